@@ -1,0 +1,38 @@
+"""Attention regularisation for Vision Transformers: DropKey that is right, fast and one line."""
+
+from dropkey import schedules
+from dropkey.adapters.handle import Handle, apply, handle
+from dropkey.adapters.registry import register
+from dropkey.alignment import MonteCarlo, monte_carlo
+from dropkey.errors import ArgumentError, BackendError, DropKeyError, SiteError
+from dropkey.ops.attention import attention, keep_mask
+from dropkey.ops.dispatch import backends
+from dropkey.patterns import Block, Column, Cross, Element, Pattern, Token
+from dropkey.regularizers import AttentionDropout, DropKey
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "AttentionDropout",
+    "BackendError",
+    "Block",
+    "Column",
+    "Cross",
+    "DropKey",
+    "DropKeyError",
+    "Element",
+    "Handle",
+    "MonteCarlo",
+    "Pattern",
+    "SiteError",
+    "Token",
+    "apply",
+    "attention",
+    "backends",
+    "handle",
+    "keep_mask",
+    "monte_carlo",
+    "register",
+    "schedules",
+]

@@ -1,0 +1,1 @@
+"""Putting regularisers into someone else's model, and taking them out again."""

@@ -1,0 +1,99 @@
+"""Finding the attention modules of a model: their block order, patch grid and prefix tokens."""
+
+import re
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from dropkey.adapters.entry import Entry
+from dropkey.adapters.registry import entry_for
+
+__all__ = ["Found", "attention_modules", "unknown_attention"]
+
+_LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+# timm's parallel blocks keep several attentions of one block in a list of this name.
+_LISTS_INSIDE_A_BLOCK = ("attns",)
+
+
+class Found(NamedTuple):
+    """One attention module of a model."""
+
+    name: str
+    module: nn.Module
+    entry: Entry
+    block_index: int
+    grid_size: tuple[int, int] | None
+    num_prefix_tokens: int
+
+
+def attention_modules(model: nn.Module) -> list[Found]:
+    """Return the attention modules that an adapter knows, in the order of the model's blocks.
+
+    Blocks are told by the last number in the dotted path (``blocks.3.attn``, ``layers.1.blocks.0.attn``), counted in
+    the order in which they stand in the model; a module outside of any numbered list is a block of its own. Grid and
+    prefix tokens come from the nearest module around it that has ``patch_embed.grid_size`` and ``num_prefix_tokens``.
+    """
+    found: list[Found] = []
+    blocks: dict[str, int] = {}
+    for name, module in model.named_modules():
+        entry = entry_for(module)
+        if entry is None:
+            continue
+        block_index = blocks.setdefault(_block_path(name), len(blocks))
+        around = _around(model, name)
+        grid_size = next((grid for grid in map(_grid_size, around) if grid is not None), None)
+        prefix = next((count for count in map(_num_prefix_tokens, around) if count is not None), 0)
+        found.append(Found(name, module, entry, block_index, grid_size, prefix))
+    return found
+
+
+def unknown_attention(model: nn.Module) -> list[str]:
+    """Return "name (Class)" of modules that look like attention by their class name but have no adapter.
+
+    A module that contains a known one, or lies inside of one, or contains another that looks like attention, is not
+    listed.
+    """
+    known = [found.name for found in attention_modules(model)]
+    suspects = [
+        (name, type(module).__name__)
+        for name, module in model.named_modules()
+        if _LOOKS_LIKE_ATTENTION.search(type(module).__name__) and any(True for _ in module.parameters())
+    ]
+    names = known + [name for name, _ in suspects]
+    return [
+        f"{name or '(the model itself)'} ({class_name})"
+        for name, class_name in suspects
+        if not any(
+            _inside(other, name) or other == name for other in names if (other, class_name) != (name, class_name)
+        )
+        and not any(_inside(name, other) or name == other for other in known)
+    ]
+
+
+def _inside(name: str, outer: str) -> bool:
+    return name != outer and (outer == "" or name.startswith(outer + "."))
+
+
+def _block_path(name: str) -> str:
+    """Path up to the last number that counts blocks."""
+    parts = name.split(".")
+    for place in range(len(parts) - 1, 0, -1):
+        if parts[place].isdigit() and parts[place - 1] not in _LISTS_INSIDE_A_BLOCK:
+            return ".".join(parts[: place + 1])
+    return name
+
+
+def _around(model: nn.Module, name: str) -> list[nn.Module]:
+    """Return the modules that contain the named one, nearest first."""
+    parts = name.split(".")[:-1] if name else []
+    return [model.get_submodule(".".join(parts[:length])) for length in range(len(parts), -1, -1)]
+
+
+def _grid_size(module: nn.Module) -> tuple[int, int] | None:
+    grid: Any = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    return (int(grid[0]), int(grid[1])) if isinstance(grid, tuple | list) and len(grid) == 2 else None
+
+
+def _num_prefix_tokens(module: nn.Module) -> int | None:
+    count = getattr(module, "num_prefix_tokens", None)
+    return count if isinstance(count, int) else None

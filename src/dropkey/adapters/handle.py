@@ -1,0 +1,263 @@
+"""Applying a regulariser to a model, and the handle to change, verify and undo it."""
+
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from dropkey.adapters import own_dropout, table
+from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
+from dropkey.adapters.discover import Found, attention_modules, unknown_attention
+from dropkey.adapters.site import Site, Slot, site_of
+from dropkey.adapters.verify import Verification, verify
+from dropkey.errors import ArgumentError, SiteError
+from dropkey.ops.dispatch import check_backend
+from dropkey.patterns import Pattern
+from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+from dropkey.schedules import check_drop_ratio
+
+__all__ = ["Handle", "SiteInfo", "apply", "handle"]
+
+_SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout"}
+
+
+class SiteInfo(NamedTuple):
+    """What a handle knows of one of its sites."""
+
+    name: str
+    kind: str
+    block_index: int
+    drop_ratio: float
+    pattern: Pattern | None
+    backend: str
+
+
+class Handle:
+    """One regulariser on one model: ``print`` it for a table of its sites.
+
+    Get one from ``dropkey.apply`` or ``dropkey.handle``. All state lies in the model's sites, so any number of handles
+    of the same model agree. As a context manager it removes itself at the end.
+    """
+
+    def __init__(self, model: nn.Module, handle_id: str) -> None:
+        self.model = model
+        self._id = handle_id
+
+    @property
+    def regularizer(self) -> Regularizer:
+        """What was applied."""
+        return self._sites()[0][2].regularizer
+
+    @property
+    def sites(self) -> list[SiteInfo]:
+        """The sites, in the order of the model's blocks."""
+        return [
+            SiteInfo(
+                site.name,
+                site.entry.kind,
+                site.block_index,
+                slot.drop_ratio,
+                getattr(slot.regularizer, "pattern", None),
+                slot.backend,
+            )
+            for _, site, slot in self._sites()
+        ]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Modules that look like attention but have no adapter: nothing is dropped there."""
+        return unknown_attention(self.model)
+
+    @property
+    def drop_ratios(self) -> list[float]:
+        """The drop ratio of every site; assign a list of the same length to change them, also during training."""
+        return [slot.drop_ratio for _, _, slot in self._sites()]
+
+    @drop_ratios.setter
+    def drop_ratios(self, ratios: Sequence[float]) -> None:
+        slots = [slot for _, _, slot in self._sites()]
+        checked = [check_drop_ratio(ratio) for ratio in ratios]
+        if len(checked) != len(slots):
+            raise ArgumentError(f"drop_ratios has {len(checked)} entries, but the model has {len(slots)} sites")
+        for slot, ratio in zip(slots, checked, strict=True):
+            slot.drop_ratio = ratio
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the regulariser acts in training."""
+        return all(slot.enabled for _, _, slot in self._sites())
+
+    def enable(self) -> None:
+        """Let the regulariser act again in training."""
+        self._set_enabled(True)
+
+    def disable(self) -> None:
+        """Train and evaluate the untouched model until ``enable``; ratios are kept."""
+        self._set_enabled(False)
+
+    def remove(self) -> None:
+        """Take the regulariser out; modules without any other get their class and own dropout back.
+
+        Raises:
+            SiteError: something else has changed a module's class since, or the handle was removed before.
+        """
+        sites = self._sites()
+        for module, site, _ in sites:
+            check_ours(module, site)
+        for module, site, slot in sites:
+            setattr(site, _SLOTS[type(slot.regularizer)], None)
+            own_dropout.settle(module, site)
+            if not site.slots():
+                swap_out(module, site)
+
+    def verify(self, *inputs: Any, **kwargs: Any) -> Verification:
+        """Run the model on your input and prove that every site drops what it should, in training only.
+
+        In training mode every site's output must equal the reference computed with the exported keep mask, and its
+        dropped share must be the drop ratio within the bound of its pattern; in evaluation mode the model's output must
+        be, bit for bit, what it is without the regulariser. Random state, modes and buffers are as before afterwards.
+
+        Args:
+            inputs: what the model's forward takes: usually one batch of images.
+            kwargs: likewise.
+
+        Returns:
+            A Verification: ``print`` it for a table.
+
+        Raises:
+            SiteError: names the first site that does not do what it should.
+        """
+        return verify(self.model, self._sites(), *inputs, **kwargs)
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __str__(self) -> str:
+        return table.of_sites(self.model, self._sites(), self.unknown)
+
+    def __repr__(self) -> str:
+        return f"<Handle of {self.regularizer} on {type(self.model).__name__}, {len(self._sites())} sites>"
+
+    def _sites(self) -> list[tuple[nn.Module, Site, Slot]]:
+        """Return (module, site, slot) of every site of this handle."""
+        sites = [row for row in _filled_slots(self.model) if row[2].handle_id == self._id]
+        if not sites:
+            raise SiteError("this handle was removed from the model: apply again for a new one")
+        return sites
+
+    def _set_enabled(self, enabled: bool) -> None:
+        for module, site, slot in self._sites():
+            slot.enabled = enabled
+            own_dropout.settle(module, site)
+
+
+def apply(
+    model: nn.Module,
+    regularizer: Regularizer,
+    *,
+    backend: str = "auto",
+    grid_size: tuple[int, int] | None = None,
+    num_prefix_tokens: int | None = None,
+) -> Handle:
+    """Put a regulariser into every attention module of a model that an adapter knows.
+
+    The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
+    model's own attention dropout is zero while the regulariser is enabled. Apply first, then wrap (DDP, FSDP, compile).
+
+    Args:
+        model: any module: a timm model, or one with classes given to ``dropkey.register``.
+        regularizer: ``DropKey`` or ``AttentionDropout``.
+        backend: "auto" or a key of ``dropkey.backends()``.
+        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
+        num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
+
+    Returns:
+        A Handle.
+
+    Raises:
+        ArgumentError: not a regulariser, an unknown backend, or a list of ratios that does not fit the model.
+        SiteError: a model without known attention, or with this regulariser on it already.
+
+    Example:
+        >>> import torch, dropkey
+        >>> @dropkey.register
+        ... class MyAttention(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        >>> model = torch.nn.Sequential(MyAttention(), MyAttention())
+        >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
+        [0.3, 0.0]
+    """
+    slot_name = _SLOTS.get(type(regularizer))
+    if slot_name is None:
+        raise ArgumentError(f"apply takes DropKey(...) or AttentionDropout(...), got {regularizer!r}")
+    check_backend(backend)
+    found = attention_modules(model)
+    _check_applicable(model, found, slot_name)
+    ratios = regularizer.ratios(1 + max(f.block_index for f in found))
+    handle_id = uuid.uuid4().hex
+    for f in found:
+        site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
+        setattr(site, slot_name, Slot(regularizer, handle_id, ratios[f.block_index], backend))
+        swap_in(f.module, site)
+        own_dropout.settle(f.module, site)
+    return Handle(model, handle_id)
+
+
+def handle(model: nn.Module) -> Handle:
+    """Return the handle of a model that a regulariser was applied to, also after deepcopy or unpickling.
+
+    Raises:
+        SiteError: none was applied, or several were: then keep the handles that ``apply`` returned.
+    """
+    regularizers = {slot.handle_id: slot.regularizer for _, _, slot in _filled_slots(model)}
+    if not regularizers:
+        raise SiteError(f"no regulariser was applied to this {type(model).__name__}: see dropkey.apply")
+    if len(regularizers) > 1:
+        names = "; ".join(map(str, regularizers.values()))
+        raise SiteError(f"several regularisers are on this model ({names}): keep the handles that apply returned")
+    return Handle(model, next(iter(regularizers)))
+
+
+def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
+    rows = []
+    for module in model.modules():
+        site = site_of(module)
+        if site is not None:
+            rows += [(module, site, slot) for slot in site.slots()]
+    return rows
+
+
+def _check_applicable(model: nn.Module, found: list[Found], slot_name: str) -> None:
+    if not found:
+        unknown = unknown_attention(model)
+        seen = f"; it has {', '.join(unknown[:3])}" if unknown else ""
+        raise SiteError(
+            f"no attention that dropkey knows in this {type(model).__name__}{seen}: "
+            "give your attention class to dropkey.register if its forward calls scaled_dot_product_attention"
+        )
+    for f in found:
+        site = site_of(f.module)
+        if site is None:
+            check_swappable(f.name, f.module)
+        elif getattr(site, slot_name) is not None:
+            applied = getattr(site, slot_name).regularizer
+            raise SiteError(f"{applied} is on this model already: remove it first, dropkey.handle(model).remove()")
+
+
+def _new_site(f: Found, grid_size: tuple[int, int] | None, num_prefix_tokens: int | None) -> Site:
+    return Site(
+        name=f.name,
+        entry=f.entry,
+        block_index=f.block_index,
+        original_class=type(f.module),
+        grid_size=f.grid_size if grid_size is None else grid_size,
+        num_prefix_tokens=f.num_prefix_tokens if num_prefix_tokens is None else num_prefix_tokens,
+    )

@@ -1,0 +1,40 @@
+"""A module's own attention dropout, set to zero while one of ours acts: two regularisers at once are nobody's wish."""
+
+from torch import nn
+
+from dropkey.adapters.site import Site
+
+__all__ = ["own_rates", "settle"]
+
+_NAMES = ("attn_drop", "attn_drop_p")
+
+
+def own_rates(module: nn.Module) -> dict[str, float]:
+    """Return the attention dropout rates that a module has itself, by attribute; only those above 0."""
+    rates = {}
+    for name in _NAMES:
+        held = getattr(module, name, None)
+        rate = held.p if isinstance(held, nn.Dropout) else held
+        if isinstance(rate, float) and rate > 0:
+            rates[name] = rate
+    return rates
+
+
+def settle(module: nn.Module, site: Site) -> None:
+    """Set the module's own rates to 0 if any slot of its site is enabled, and restore them if none is."""
+    if any(slot.enabled for slot in site.slots()):
+        for name, rate in own_rates(module).items():
+            site.own_dropout[name] = rate
+            _set_rate(module, name, 0.0)
+    else:
+        for name, rate in site.own_dropout.items():
+            _set_rate(module, name, rate)
+        site.own_dropout.clear()
+
+
+def _set_rate(module: nn.Module, name: str, rate: float) -> None:
+    held = getattr(module, name)
+    if isinstance(held, nn.Dropout):
+        held.p = rate
+    else:
+        setattr(module, name, rate)

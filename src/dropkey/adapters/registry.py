@@ -1,0 +1,42 @@
+"""Which attention classes are known, and how to enter each of them."""
+
+from torch import nn
+
+from dropkey.adapters.entry import Entry
+from dropkey.adapters.timm import TIMM_CLASSES
+from dropkey.errors import ArgumentError
+
+__all__ = ["entry_for", "register"]
+
+_REGISTERED: dict[type[nn.Module], Entry] = {}
+
+
+def register(attention_class: type[nn.Module], *, kind: str = "self") -> type[nn.Module]:
+    """Make an attention class of your own known to ``dropkey.apply``; usable as a class decorator.
+
+    Its forward must call ``torch.nn.functional.scaled_dot_product_attention`` with (B, H, N, D) tensors; a site whose
+    forward does not raises as soon as it should drop something. Instances of subclasses are found too.
+
+    Args:
+        attention_class: a subclass of torch.nn.Module.
+        kind: what the handle's table calls it: "self", "cross" or a word of yours.
+
+    Returns:
+        The class itself.
+
+    Raises:
+        ArgumentError: not a class of modules.
+    """
+    if not (isinstance(attention_class, type) and issubclass(attention_class, nn.Module)):
+        raise ArgumentError(f"register takes a subclass of torch.nn.Module, got {attention_class!r}")
+    _REGISTERED[attention_class] = Entry(kind=kind)
+    return attention_class
+
+
+def entry_for(module: nn.Module) -> Entry | None:
+    """Return how to enter a module, or None if its class is not known."""
+    for cls in type(module).__mro__:
+        entry = _REGISTERED.get(cls) or TIMM_CLASSES.get(f"{cls.__module__}.{cls.__qualname__}")
+        if entry is not None:
+            return entry
+    return None

@@ -1,0 +1,223 @@
+"""A site: one attention module that we act on, and the slots that say what happens there.
+
+An adapter reduces a module's forward to query, key, value and attn_bias (``attend``) or, where a library computes the
+softmax itself, to logits (``drop_logits``). The site does the rest, the same for every library. It is a plain object in
+the module's ``__dict__``: it adds nothing to the state_dict, and is copied and pickled with the module.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dropkey.adapters.entry import Entry
+from dropkey.errors import SiteError
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import attend
+from dropkey.ops.dropout import attend_with_dropout, drop_weights
+from dropkey.ops.reference import dropped_softmax
+from dropkey.patterns import Element, Geometry, Pattern
+from dropkey.philox import draw_seed
+from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+
+__all__ = ["Record", "Site", "Slot", "site_of"]
+
+_ATTRIBUTE = "_dropkey_site"
+
+
+class Slot:
+    """One regulariser at one site: its ratio here, and whether it acts.
+
+    ``acts`` and ``sampling`` are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by
+    ratio > 0 alone and not by the ratio's value.
+    """
+
+    def __init__(self, regularizer: Regularizer, handle_id: str, drop_ratio: float, backend: str) -> None:
+        self.regularizer = regularizer
+        self.handle_id = handle_id
+        self.backend = backend
+        self.enabled = True
+        self.sampling = False  # act in evaluation too: Monte Carlo
+        self.ratio_tensor = torch.zeros((), dtype=torch.float64)
+        self.drop_ratio = drop_ratio
+
+    @property
+    def drop_ratio(self) -> float:
+        """Share of keys dropped here, in [0, 1)."""
+        return float(self.ratio_tensor)
+
+    @drop_ratio.setter
+    def drop_ratio(self, value: float) -> None:
+        self.ratio_tensor.fill_(value)
+        self.is_positive = value > 0
+
+    def acts(self, training: bool) -> bool:
+        """Say whether this slot changes a forward pass of a module in this mode."""
+        return self.enabled and self.is_positive and (training or self.sampling)
+
+
+class Record(NamedTuple):
+    """What one attention call of a site was given and what it returned; ``verify`` reads it."""
+
+    call: AttentionCall
+    out: Tensor
+    maps_per_mask: int = 1  # softmax maps, next to each other on the head axis, that share one mask
+
+
+class Pass:
+    """One forward pass of a site's module: all its attention calls share their seeds."""
+
+    def __init__(self, training: bool) -> None:
+        self.training = training
+        self.num_calls = 0
+        self.seeds: dict[str, Tensor] = {}
+
+    def seed(self, slot: str, device: torch.device) -> Tensor:
+        """Return the seed of a slot for this pass, drawn at the first call."""
+        if slot not in self.seeds:
+            self.seeds[slot] = draw_seed(device)
+        return self.seeds[slot]
+
+
+@dataclass(eq=False)
+class Site:
+    """One attention module that we act on.
+
+    Args:
+        name: dotted path of the module in its model.
+        entry: what is special about its class.
+        block_index: place of the module's block in the model, from 0.
+        original_class: class of the module before it became a site.
+        grid_size: (rows, cols) of the patch keys, if known.
+        num_prefix_tokens: keys before the patch keys.
+    """
+
+    name: str
+    entry: Entry
+    block_index: int
+    original_class: type[nn.Module]
+    grid_size: tuple[int, int] | None = None
+    num_prefix_tokens: int = 0
+    drop: Slot | None = None
+    dropout: Slot | None = None
+    own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
+    records: list[Record] | None = None
+
+    def slots(self) -> list[Slot]:
+        """Return the filled slots."""
+        return [slot for slot in (self.drop, self.dropout) if slot is not None]
+
+    def acts(self, training: bool) -> bool:
+        """Say whether any slot changes a forward pass of the module in this mode."""
+        return any(slot.acts(training) for slot in self.slots())
+
+    def attend(
+        self,
+        forward: Pass,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_bias: Tensor | None = None,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Run the attention of this site; arguments as in ``dropkey.attention``."""
+        forward.num_calls += 1
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+        draw = self._draw(forward, query.device, geometry)
+        call = AttentionCall(query, key, value, attn_bias, is_causal, scale, draw)
+        if self.dropout is not None and self.dropout.acts(forward.training):
+            keep = self._dropout_keep(forward, query.device, geometry)
+            out = attend_with_dropout(call, self.dropout.drop_ratio, keep)
+        else:
+            out = attend(call, "auto" if self.drop is None else self.drop.backend)
+        if self.records is not None:
+            self.records.append(Record(call, out))
+        return out
+
+    def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
+        """Return the weights of logits (B, maps, Nq, Nk) that the library has computed itself, biases included."""
+        forward.num_calls += 1
+        batch, num_maps, num_queries, num_keys = logits.shape
+        maps_per_mask = self.entry.maps_per_head
+        geometry = self._geometry(batch, num_maps // maps_per_mask, num_queries, num_keys)
+        draw = self._draw(forward, logits.device, geometry)
+        call = _call_of_logits(logits, draw)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        keep = None if draw is None else per_map(draw.keep(*geometry[:4]), maps_per_mask)
+        attn = dropped_softmax(wide, keep, call.allowed())
+        if self.dropout is not None and self.dropout.acts(forward.training):
+            kept = self._dropout_keep(forward, logits.device, geometry)
+            attn = drop_weights(attn, self.dropout.drop_ratio, None if kept is None else per_map(kept, maps_per_mask))
+        attn = attn.to(logits.dtype)
+        if self.records is not None:
+            self.records.append(Record(call, attn, maps_per_mask))
+        return attn
+
+    def _geometry(self, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Geometry:
+        return Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
+
+    def _draw(self, forward: Pass, device: torch.device, geometry: Geometry) -> Draw | None:
+        slot = self.drop
+        if slot is None or not slot.acts(forward.training):
+            return None
+        assert isinstance(slot.regularizer, DropKey)
+        assert isinstance(slot.regularizer.pattern, Pattern)
+        seed = forward.seed("drop", device)
+        return Draw(slot.regularizer.pattern, slot.ratio_tensor, seed, geometry.grid_size, geometry.num_prefix_tokens)
+
+    def _dropout_keep(self, forward: Pass, device: torch.device, geometry: Geometry) -> Tensor | None:
+        """The mask of the renormalised baseline, or None for torch's form."""
+        assert self.dropout is not None
+        assert isinstance(self.dropout.regularizer, AttentionDropout)
+        if not self.dropout.regularizer.renormalize:
+            return None
+        return Element().keep(forward.seed("dropout", device), self.dropout.ratio_tensor, geometry)
+
+
+def per_map(keep: Tensor, maps_per_mask: int) -> Tensor:
+    """Repeat a mask (B, H or 1, ...) for neighbouring softmax maps that share it: (B, H * maps_per_mask or 1, ...)."""
+    return keep.repeat_interleave(maps_per_mask, dim=1) if keep.shape[1] > 1 and maps_per_mask > 1 else keep
+
+
+def _call_of_logits(logits: Tensor, draw: Draw | None) -> AttentionCall:
+    """Write logits as an attention call: they are its bias, and the identity as values makes its output the weights."""
+    batch, num_maps, num_queries, num_keys = logits.shape
+    query, key = logits.new_zeros(()), logits.new_zeros(())
+    eye = torch.eye(num_keys, dtype=logits.dtype, device=logits.device).expand(batch, num_maps, -1, -1)
+    return AttentionCall(
+        query.expand(batch, num_maps, num_queries, 1),
+        key.expand(batch, num_maps, num_keys, 1),
+        eye,
+        logits,
+        False,
+        1.0,
+        draw,
+    )
+
+
+def site_of(module: nn.Module) -> Site | None:
+    """Return the site that a module carries, if any."""
+    site = module.__dict__.get(_ATTRIBUTE)
+    return site if isinstance(site, Site) else None
+
+
+def attach(module: nn.Module, site: Site) -> None:
+    """Let a module carry a site."""
+    module.__dict__[_ATTRIBUTE] = site
+
+
+def detach(module: nn.Module) -> None:
+    """Take a module's site away."""
+    module.__dict__.pop(_ATTRIBUTE, None)
+
+
+def require_called(site: Site, forward: Pass) -> None:
+    """Raise a SiteError if a forward pass of the module made no attention call: nothing is silently not applied."""
+    if not forward.num_calls:
+        raise SiteError(
+            f"{site.name} ({site.original_class.__name__}) ran without calling scaled_dot_product_attention, "
+            "so nothing could be dropped: this class needs an adapter of its own"
+        )

@@ -1,0 +1,67 @@
+"""Plain-text tables of sites."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dropkey.adapters.site import Site, Slot
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import select
+from dropkey.patterns import Element, Token
+from dropkey.regularizers import AttentionDropout, DropKey
+
+__all__ = ["of_sites", "text_table"]
+
+
+def of_sites(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], unknown: Sequence[str]) -> str:
+    """Return the table that ``print(handle)`` shows: one line a site, and what was not reached."""
+    slot = rows[0][2]
+    state = "enabled" if all(slot.enabled for _, _, slot in rows) else "DISABLED"
+    title = f"{slot.regularizer} on {type(model).__name__}: {len(rows)} sites, {state}"
+    own = any(site.own_dropout for _, site, _ in rows)
+    header = ["site", "kind", "block", "drop ratio", "backend", *(["its own dropout"] if own else [])]
+    body = [
+        [site.name or "(the model itself)", site.entry.kind, str(site.block_index), _ratio(site, slot)]
+        + [_backend(module, slot)]
+        + ([_own(site)] if own else [])
+        for module, site, slot in rows
+    ]
+    lines = [title, text_table([header, *body])]
+    if unknown:
+        lines.append(f"Not reached, nothing is dropped there: {', '.join(unknown)}")
+    return "\n".join(lines)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as left-aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _ratio(site: Site, slot: Slot) -> str:
+    shown = f"{slot.drop_ratio:.4g}"
+    pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
+    if not (isinstance(pattern, Token) and slot.drop_ratio > 0):
+        return shown
+    if site.grid_size is None:
+        return f"{shown} (rounded to whole keys)"
+    num_keys = site.grid_size[0] * site.grid_size[1] + site.num_prefix_tokens
+    dropped = num_keys - Token.num_kept(slot.drop_ratio, num_keys)
+    return f"{shown} ({dropped} of {num_keys} keys: {dropped / num_keys:.4g})"
+
+
+def _backend(module: nn.Module, slot: Slot) -> str:
+    if isinstance(slot.regularizer, AttentionDropout):
+        return "weights" if slot.regularizer.renormalize else "sdpa"
+    if slot.backend != "auto":
+        return slot.backend
+    parameter = next(module.parameters(), torch.empty(0))
+    tensor = parameter.new_empty((1, 1, 2, 64))
+    draw = Draw(Element(), slot.ratio_tensor, torch.zeros((), dtype=torch.int64, device=tensor.device))
+    return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
+
+
+def _own(site: Site) -> str:
+    return ", ".join(f"{name} {rate:g} set to 0" for name, rate in site.own_dropout.items()) or "none"

@@ -1,0 +1,218 @@
+"""The proof that a regulariser acts: every site against the reference, on the user's own input."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dropkey.adapters.site import Record, Site, Slot, per_map
+from dropkey.adapters.table import text_table
+from dropkey.errors import SiteError
+from dropkey.ops.attention import keep_mask
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.dropout import attend_with_dropout
+from dropkey.ops.reference import weights
+from dropkey.patterns import Block, Column, Cross, Token
+from dropkey.regularizers import AttentionDropout
+
+__all__ = ["SiteCheck", "Verification", "verify"]
+
+_NUM_SIGMAS = 6.0  # a right site fails by chance once in 5e8 checks
+
+
+class SiteCheck(NamedTuple):
+    """What was seen at one site."""
+
+    name: str
+    drop_ratio: float
+    dropped_share: float
+    max_error: float  # largest absolute difference from the reference; NaN where nothing can be compared
+    num_calls: int
+
+
+class Verification(NamedTuple):
+    """What ``Handle.verify`` has proved: ``print`` it for a table."""
+
+    checks: list[SiteCheck]
+
+    def __str__(self) -> str:
+        header = ["site", "drop ratio", "dropped", "largest error", "verdict"]
+        body = [
+            [c.name, f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)] for c in self.checks
+        ]
+        return text_table([header, *body]) + "\nIn evaluation mode the model is untouched, bit for bit."
+
+
+def verify(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inputs: Any, **kwargs: Any) -> Verification:
+    """See ``Handle.verify``."""
+    for _, _, slot in rows:
+        if not slot.enabled:
+            raise SiteError(f"{slot.regularizer} is disabled, so there is nothing to verify: enable() it first")
+    with _restored(model), torch.no_grad():
+        _check_evaluation(model, rows, *inputs, **kwargs)
+        model.train()
+        with _recording(rows):
+            model(*inputs, **kwargs)
+            return Verification([_check_site(site, slot) for _, site, slot in rows])
+
+
+def _check_evaluation(
+    model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inputs: Any, **kwargs: Any
+) -> None:
+    model.eval()
+    with _recording(rows):
+        with_slots = _flat(model(*inputs, **kwargs))
+        for _, site, _ in rows:
+            if site.records:
+                raise SiteError(f"{site.name} acts in evaluation mode too")
+    for _, _, slot in rows:
+        slot.enabled = False
+    try:
+        without = _flat(model(*inputs, **kwargs))
+    finally:
+        for _, _, slot in rows:
+            slot.enabled = True
+    same = len(with_slots) == len(without) and all(map(_equal, with_slots, without))
+    if not same:
+        raise SiteError(
+            f"in evaluation mode this {type(model).__name__} gives another output than without the regulariser"
+        )
+
+
+def _check_site(site: Site, slot: Slot) -> SiteCheck:
+    records = site.records or []
+    if not slot.is_positive:
+        return SiteCheck(site.name, 0.0, 0.0, math.nan, len(records))
+    if not records:
+        raise SiteError(f"{site.name} was not reached in training mode: the model did not run it, or ran around it")
+    checks = [_check_record(site, slot, record) for record in records]
+    return max(checks, key=lambda check: check.max_error)._replace(num_calls=len(records))
+
+
+def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
+    call = record.call
+    if isinstance(slot.regularizer, AttentionDropout):
+        share, count, error = _share_of_dropped_weights(slot, call), float(math.prod(call.mask_shape)), math.nan
+    else:
+        if call.draw is None:
+            raise SiteError(f"{site.name} drops nothing in training mode")
+        keep = _exported_mask(record)
+        share, count = 1 - keep.double().mean().item(), _independent_draws(record)
+        error = _difference(site, record, keep)
+    bound = _NUM_SIGMAS * math.sqrt(slot.drop_ratio * (1 - slot.drop_ratio) / count) + _rounding(slot, call)
+    if abs(share - slot.drop_ratio) > bound:
+        raise SiteError(f"{site.name} drops {share:.4f} of its keys, not {slot.drop_ratio:.4f} +- {bound:.4f}")
+    return SiteCheck(site.name, slot.drop_ratio, share, error, 1)
+
+
+def _exported_mask(record: Record) -> Tensor:
+    """The mask of the record's draw as ``keep_mask`` gives it, repeated for maps that share it."""
+    draw = record.call.draw
+    assert draw is not None
+    batch, num_maps, num_queries, num_keys = record.call.mask_shape
+    keep = keep_mask(
+        batch,
+        num_maps // record.maps_per_mask,
+        num_queries,
+        num_keys,
+        drop_ratio=float(draw.drop_ratio),
+        pattern=draw.pattern,
+        seed=draw.seed,
+        grid_size=draw.grid_size,
+        num_prefix_tokens=draw.num_prefix_tokens,
+        device=draw.seed.device,
+    )
+    return per_map(keep, record.maps_per_mask)
+
+
+def _difference(site: Site, record: Record, keep: Tensor) -> float:
+    """Compare a site's output with the reference; the bound is loose for rounding and tight for any real mistake."""
+    call = record.call.expanded()
+    attn = weights(call, keep)
+    expected = attn @ call.value.to(attn.dtype)
+    error = (record.out.to(attn.dtype) - expected).abs().max().item()
+    bound = 16 * torch.finfo(record.out.dtype).eps * max(1.0, expected.abs().max().item()) * call.query.shape[-1] ** 0.5
+    if not error <= bound:
+        raise SiteError(
+            f"{site.name} differs from the reference with its own mask by {error:.3g}, more than {bound:.3g}"
+        )
+    return error
+
+
+def _share_of_dropped_weights(slot: Slot, call: AttentionCall) -> float:
+    """Measure dropout of weights by giving it the identity as values: its output is then the weights."""
+    assert isinstance(slot.regularizer, AttentionDropout)
+    num_keys = call.key.shape[2]
+    eye = torch.eye(num_keys, dtype=call.query.dtype, device=call.query.device).expand(*call.key.shape[:2], -1, -1)
+    keep = None
+    if slot.regularizer.renormalize:
+        keep = keep_mask(*call.mask_shape, drop_ratio=slot.drop_ratio, device=call.query.device)
+    dropped = attend_with_dropout(call._replace(value=eye, draw=None), slot.drop_ratio, keep) == 0
+    alive = weights(call, None).to(call.query.dtype) != 0
+    return (dropped & alive).sum().item() / alive.sum().item()
+
+
+def _independent_draws(record: Record) -> float:
+    """How many independent draws a mask is made of; a window's cells count as one."""
+    assert record.call.draw is not None
+    pattern = record.call.draw.pattern
+    batch, num_maps, num_queries, num_keys = record.call.mask_shape
+    count = batch * num_maps // record.maps_per_mask * num_keys
+    if not isinstance(pattern, Column):
+        count *= num_queries
+    cells = pattern.window_size**2 if isinstance(pattern, Block | Cross) else 1
+    return count / cells
+
+
+def _rounding(slot: Slot, call: AttentionCall) -> float:
+    """How far the expected share may lie from the ratio: 16-bit thresholds, and whole keys under Token."""
+    is_token = isinstance(getattr(slot.regularizer, "pattern", None), Token)
+    return 1.0 / call.key.shape[2] if is_token else 2**-16
+
+
+@contextlib.contextmanager
+def _recording(rows: Sequence[tuple[nn.Module, Site, Slot]]) -> Iterator[None]:
+    for _, site, _ in rows:
+        site.records = []
+    try:
+        yield
+    finally:
+        for _, site, _ in rows:
+            site.records = None
+
+
+@contextlib.contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Put random state, every module's mode and every buffer back at the end."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[device.index for device in devices]):
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            with torch.no_grad():
+                for buffer, value in buffers.items():
+                    buffer.copy_(value)
+
+
+def _flat(output: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _error_text(check: SiteCheck) -> str:
+    return "-" if math.isnan(check.max_error) else f"{check.max_error:.2g}"
+
+
+def _verdict(check: SiteCheck) -> str:
+    return "drops as it should" if check.drop_ratio > 0 else "untouched (ratio 0)"

@@ -1,0 +1,84 @@
+"""Aligning what a model expects in training with what it sees in evaluation: Monte Carlo over drawn masks."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dropkey.adapters.site import Slot, site_of
+from dropkey.errors import ArgumentError, SiteError
+from dropkey.regularizers import DropKey
+
+__all__ = ["MonteCarlo", "monte_carlo"]
+
+
+class MonteCarlo(NamedTuple):
+    """Class probabilities over drawn masks."""
+
+    mean: Tensor  # (B, classes), rows sum to 1
+    std: Tensor  # (B, classes), standard deviation over the draws: an uncertainty
+
+
+@torch.no_grad()
+def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
+    """Average class probabilities over several forward passes in which DropKey draws masks as in training.
+
+    Only DropKey is active: dropout, drop path and batch statistics are as in evaluation. The modes are restored
+    afterwards. Masks follow torch's generator: ``torch.manual_seed`` repeats a result.
+
+    Args:
+        model: a classifier with DropKey applied; returns logits (B, classes) or an object with ``.logits``.
+        images: what the model takes, usually (B, 3, height, width).
+        samples: number of passes, 2 or more. The paper does not say how many it used.
+
+    Returns:
+        MonteCarlo(mean, std), both float32 (float64 for float64) of shape (B, classes).
+
+    Raises:
+        ArgumentError: fewer than 2 samples.
+        SiteError: the model has no DropKey, or none that would drop anything.
+
+    Source: Li et al., CVPR 2023: one of the paper's two ways to align expectations (fine-tuning without drop is the
+    other, and does better there).
+    """
+    if samples < 2:
+        raise ArgumentError(f"samples must be 2 or more to have a standard deviation, got {samples}")
+    slots = [slot for slot in _drop_slots(model) if slot.enabled and slot.is_positive]
+    if not slots:
+        raise SiteError("monte_carlo needs a model with DropKey applied, enabled and a drop ratio above 0")
+    mean = squares = torch.zeros(())
+    with _sampling(model, slots):
+        for count in range(1, samples + 1):
+            probabilities = _probabilities(model(images))
+            step = probabilities - mean
+            mean = mean + step / count
+            squares = squares + step * (probabilities - mean)
+    return MonteCarlo(mean, (squares / (samples - 1)).sqrt())
+
+
+def _drop_slots(model: nn.Module) -> list[Slot]:
+    sites = [site for site in map(site_of, model.modules()) if site is not None]
+    return [site.drop for site in sites if site.drop is not None and isinstance(site.drop.regularizer, DropKey)]
+
+
+@contextlib.contextmanager
+def _sampling(model: nn.Module, slots: list[Slot]) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for slot in slots:
+        slot.sampling = True
+    try:
+        yield
+    finally:
+        for slot in slots:
+            slot.sampling = False
+        for module, training in modes.items():
+            module.training = training
+
+
+def _probabilities(output: Any) -> Tensor:
+    logits = output if isinstance(output, Tensor) else output.logits
+    assert isinstance(logits, Tensor)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)

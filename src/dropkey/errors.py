@@ -1,0 +1,28 @@
+"""What a user can mend: every error this package raises on purpose."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["ArgumentError", "BackendError", "DropKeyError", "SiteError", "did_you_mean"]
+
+
+class DropKeyError(Exception):
+    """Base of all errors raised on purpose; its message is one line that names the thing and the remedy."""
+
+
+class ArgumentError(DropKeyError, ValueError):
+    """An argument is outside of what the function accepts."""
+
+
+class BackendError(DropKeyError, RuntimeError):
+    """A backend that was asked for by name cannot run this call here."""
+
+
+class SiteError(DropKeyError, RuntimeError):
+    """An attention module, or a model as a whole, cannot do what was asked of it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known words close to ``word``, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,1 @@
+"""The arithmetic: one operation, several backends, one meaning."""

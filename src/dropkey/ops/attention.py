@@ -1,0 +1,105 @@
+"""The face of the operation: ``attention`` and ``keep_mask``."""
+
+import torch
+from torch import Tensor
+
+from dropkey.ops.call import AttentionCall, Draw, check_tensors, is_dropping
+from dropkey.ops.dispatch import attend
+from dropkey.patterns import Pattern, named_pattern
+
+__all__ = ["attention", "keep_mask"]
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    drop_ratio: float | Tensor = 0.0,
+    pattern: str | Pattern = "element",
+    attn_bias: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    grid_size: tuple[int, int] | None = None,
+    num_prefix_tokens: int = 0,
+    seed: int | Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Attend with random keys dropped before the softmax.
+
+    Dropped logits are replaced by a large negative number, so the kept weights of a query sum to 1: there is no
+    1 / (1 - ratio). It drops whenever ``drop_ratio`` is positive: pass 0 at evaluation. With ratio 0 it is
+    ``torch.nn.functional.scaled_dot_product_attention``, bit for bit.
+
+    Args:
+        query: (B, H, Nq, D), floating.
+        key: (B, Hkv, Nk, D); H is a multiple of Hkv, as in grouped-query attention.
+        value: (B, Hkv, Nk, Dv).
+        drop_ratio: share of keys dropped, in [0, 1); a float64 tensor of shape () in (0, 1) can be changed between the
+            calls of a compiled function.
+        pattern: "element", "column", "token", "block", "cross", or an object of ``dropkey.patterns``.
+        attn_bias: bool (True = may be seen) or floating (added to the logits, may be learned), broadcastable to
+            (B, H, Nq, Nk). False, -inf and the smallest number of the bias' type forbid a key for good.
+        is_causal: forbid keys after the query, aligned at the top left.
+        scale: factor of the logits, ``D ** -0.5`` by default.
+        grid_size: (rows, cols) of the patch keys, for "block" and "cross".
+        num_prefix_tokens: keys before the patch keys, for "block" and "cross".
+        seed: 64-bit integer or int64 tensor of shape (); None draws one from torch's generator of the query's device.
+        backend: "auto" or a key of ``dropkey.backends()``.
+
+    Returns:
+        (B, H, Nq, Dv) in the query's dtype. A query whose allowed keys are all dropped gets the mean of its allowed
+        values; one that has no allowed key gets zeros.
+
+    Raises:
+        ArgumentError: shapes that do not fit, a ratio outside [0, 1), an unknown pattern or backend.
+        BackendError: the backend asked for by name cannot run this call.
+
+    Example:
+        >>> q = k = v = torch.randn(2, 3, 5, 8)
+        >>> attention(q, k, v, drop_ratio=0.3, seed=7).shape
+        torch.Size([2, 3, 5, 8])
+
+    Source: Li et al., DropKey for Vision Transformer, CVPR 2023 (arXiv 2208.02646). Departure: a dropped logit is
+    replaced, not lowered, so that a query which has lost all its keys passes no gradient to query and key.
+    """
+    check_tensors(query, key, value, attn_bias)
+    pattern = named_pattern(pattern)
+    draw = None
+    if is_dropping(drop_ratio):
+        draw = Draw.of(pattern, drop_ratio, seed, query.device, grid_size, num_prefix_tokens)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return attend(AttentionCall(query, key, value, attn_bias, is_causal, scale, draw), backend)
+
+
+def keep_mask(
+    batch: int,
+    num_heads: int,
+    num_queries: int,
+    num_keys: int,
+    *,
+    drop_ratio: float | Tensor,
+    pattern: str | Pattern = "element",
+    seed: int | Tensor | None = None,
+    grid_size: tuple[int, int] | None = None,
+    num_prefix_tokens: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return the mask that ``attention`` uses with the same seed, ratio and pattern, on whichever backend.
+
+    Returns:
+        bool tensor (batch, num_heads, num_queries, num_keys) on ``device``; True = the query sees the key.
+
+    Raises:
+        ArgumentError: as ``attention``.
+
+    Example:
+        >>> keep_mask(1, 1, 2, 6, drop_ratio=0.5, seed=7).sum(-1)
+        tensor([[[5, 3]]])
+    """
+    shape = (batch, num_heads, num_queries, num_keys)
+    pattern, device = named_pattern(pattern), torch.device(device)
+    if not is_dropping(drop_ratio):
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    draw = Draw.of(pattern, drop_ratio, seed, device, grid_size, num_prefix_tokens)
+    return draw.keep(*shape).expand(shape).contiguous()

@@ -1,0 +1,77 @@
+"""Which backend runs a call.
+
+A new backend is one object with ``name``, ``unavailable``, ``refuses`` and ``attend``, added to ``BACKENDS``: callers
+do not change.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dropkey.errors import ArgumentError, BackendError, did_you_mean
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.reference import Reference
+from dropkey.ops.sdpa import Sdpa, plain
+
+__all__ = ["Backend", "attend", "backends", "check_backend", "select"]
+
+
+class Backend(Protocol):
+    """What dispatch asks of a backend."""
+
+    name: str
+
+    def unavailable(self) -> str | None:
+        """Return why this backend cannot run on this machine, or None."""
+
+    def refuses(self, call: AttentionCall) -> str | None:
+        """Return why this backend cannot run this call, or None."""
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Return (B, H, Nq, Dv) in the query's dtype."""
+
+
+# In the order in which "auto" asks them.
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Sdpa(), Reference())}
+
+
+def backends() -> dict[str, str]:
+    """Return, for every backend, ``"available"`` or why it does not work on this machine.
+
+    Example:
+        >>> backends()["reference"]
+        'available'
+    """
+    reasons = {name: backend.unavailable() for name, backend in BACKENDS.items()}
+    return {name: "available" if reason is None else f"unavailable: {reason}" for name, reason in reasons.items()}
+
+
+def check_backend(name: str) -> str:
+    """Return ``name``, or raise an ArgumentError if there is no backend of that name."""
+    if name != "auto" and name not in BACKENDS:
+        hint = did_you_mean(name, BACKENDS)
+        raise ArgumentError(f"unknown backend {name!r}{hint}; known: auto, {', '.join(BACKENDS)}")
+    return name
+
+
+def select(call: AttentionCall, backend: str) -> Backend:
+    """Return the backend that runs a call: the one asked for, or for "auto" the first that does not refuse it.
+
+    Raises:
+        BackendError: the backend asked for cannot run here, or cannot run this call.
+    """
+    if backend == "auto":
+        return next(b for b in BACKENDS.values() if b.unavailable() is None and b.refuses(call) is None)
+    chosen = BACKENDS[check_backend(backend)]
+    reason = chosen.unavailable() or chosen.refuses(call)
+    if reason:
+        raise BackendError(f"backend {backend!r} cannot run this call: {reason}; use backend='auto'")
+    return chosen
+
+
+def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
+    """Run a call. Without a draw it is torch's own attention, bit for bit, unless the reference is asked for."""
+    if call.draw is None and backend != "reference":
+        check_backend(backend)
+        return plain(call)
+    return select(call, backend).attend(call)

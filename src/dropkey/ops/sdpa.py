@@ -1,0 +1,71 @@
+"""The portable backend: torch's scaled_dot_product_attention with the keep mask handed to it."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from dropkey.ops.call import AttentionCall
+
+__all__ = ["Sdpa", "plain"]
+
+
+class Sdpa:
+    """Backend for every device and dtype that torch has attention for; the mask takes memory, the weights do not."""
+
+    name = "sdpa"
+
+    def unavailable(self) -> str | None:
+        """Return why this backend cannot run on this machine, or None."""
+        return None
+
+    def refuses(self, call: AttentionCall) -> str | None:
+        """Return why this backend cannot run this call, or None."""
+        return None
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Return (B, H, Nq, Dv) in the query's dtype."""
+        call = call.expanded()
+        keep, allowed = call.keep(), call.allowed()
+        if keep is None:
+            return plain(call)
+        visible = keep if allowed is None else keep & allowed
+        has_kept = visible.any(-1, keepdim=True)
+        # A row with nothing kept is shown all keys, so that torch has no fully masked row, and is overwritten below.
+        mask = (visible | ~has_kept).expand(call.mask_shape)
+        if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
+            bias = torch.where(visible, call.attn_bias.to(call.query.dtype), -torch.inf)
+            mask = torch.where(has_kept, bias, 0.0).expand(call.mask_shape)
+        out = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=mask, scale=call.scale)
+        return torch.where(has_kept, out, _mean_of_allowed(call.value, allowed))
+
+
+def plain(call: AttentionCall) -> Tensor:
+    """Run torch's attention on a call that drops nothing: the very call a model would have made itself."""
+    bias, is_causal = call.attn_bias, call.is_causal
+    if bias is not None and is_causal:  # torch takes one or the other
+        bias, is_causal = _causal_bias(call), False
+    return scaled_dot_product_attention(
+        call.query,
+        call.key,
+        call.value,
+        attn_mask=bias,
+        is_causal=is_causal,
+        scale=call.scale,
+        enable_gqa=call.query.shape[1] != call.key.shape[1],
+    )
+
+
+def _causal_bias(call: AttentionCall) -> Tensor:
+    assert call.attn_bias is not None
+    allowed = call.allowed()
+    assert allowed is not None
+    return allowed if call.attn_bias.dtype == torch.bool else torch.where(allowed, call.attn_bias, -torch.inf)
+
+
+def _mean_of_allowed(value: Tensor, allowed: Tensor | None) -> Tensor:
+    """Return what a row sees that has lost all its keys: the mean of the allowed values, or zeros if there are none."""
+    if allowed is None:
+        return value.mean(-2, keepdim=True)
+    share = allowed.to(value.dtype)
+    share = share / share.sum(-1, keepdim=True).clamp(min=1)
+    return share @ value
