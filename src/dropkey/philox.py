@@ -18,7 +18,7 @@ NUM_ROUNDS = 7
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _LOW_32 = 0xFFFFFFFF
-_RANK_STEP = 0x9E3779B97F4A7C15 - 2**64  # the golden ratio as a signed 64-bit number
+_RANK_STEP = 0x9E3779B97F4A7C15  # the golden ratio: neighbouring ranks get distant seeds
 
 
 def philox4x32(counter: Words, seed: Tensor) -> Words:
@@ -46,8 +46,7 @@ def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
     """Return ``seed`` as an int64 tensor of shape () on ``device``; integers are taken modulo 2**64."""
     if isinstance(seed, Tensor):
         return seed.to(device=device, dtype=torch.int64).reshape(())
-    signed = (seed + 2**63) % 2**64 - 2**63
-    return torch.full((), signed, dtype=torch.int64, device=device)
+    return torch.full((), _signed(seed), dtype=torch.int64, device=device)
 
 
 def draw_seed(device: torch.device) -> Tensor:
@@ -58,7 +57,12 @@ def draw_seed(device: torch.device) -> Tensor:
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device)
     rank = _distributed_rank()
-    return seed + rank * _RANK_STEP if rank else seed
+    return seed + _signed(rank * _RANK_STEP) if rank else seed
+
+
+def _signed(number: int) -> int:
+    """Return ``number`` modulo 2**64 as a signed 64-bit integer."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _distributed_rank() -> int:

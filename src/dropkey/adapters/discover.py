@@ -48,7 +48,7 @@ def attention_modules(model: nn.Module) -> list[Found]:
 
 
 def unknown_attention(model: nn.Module) -> list[str]:
-    """Return "name (Class)" of modules that look like attention by their class name but have no adapter.
+    """Return "name (Class)" of modules that look like attention, by their class name or heads, but have no adapter.
 
     A module that contains a known one, or lies inside of one, or contains another that looks like attention, is not
     listed.
@@ -57,7 +57,7 @@ def unknown_attention(model: nn.Module) -> list[str]:
     suspects = [
         (name, type(module).__name__)
         for name, module in model.named_modules()
-        if _LOOKS_LIKE_ATTENTION.search(type(module).__name__) and any(True for _ in module.parameters())
+        if _looks_like_attention(module) and any(True for _ in module.parameters())
     ]
     names = known + [name for name, _ in suspects]
     return [
@@ -68,6 +68,12 @@ def unknown_attention(model: nn.Module) -> list[str]:
         )
         and not any(_inside(name, other) or name == other for other in known)
     ]
+
+
+def _looks_like_attention(module: nn.Module) -> bool:
+    return bool(_LOOKS_LIKE_ATTENTION.search(type(module).__name__)) or isinstance(
+        getattr(module, "num_heads", None), int
+    )
 
 
 def _inside(name: str, outer: str) -> bool:

@@ -94,8 +94,9 @@ def keep_mask(
         ArgumentError: as ``attention``.
 
     Example:
-        >>> keep_mask(1, 1, 2, 6, drop_ratio=0.5, seed=7).sum(-1)
-        tensor([[[5, 3]]])
+        >>> keep_mask(1, 1, 2, 6, drop_ratio=0.5, seed=8).int()
+        tensor([[[[1, 1, 1, 0, 1, 1],
+                  [1, 0, 1, 0, 0, 0]]]], dtype=torch.int32)
     """
     shape = (batch, num_heads, num_queries, num_keys)
     pattern, device = named_pattern(pattern), torch.device(device)

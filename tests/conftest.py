@@ -1,0 +1,23 @@
+"""Small models that many tests use."""
+
+import pytest
+import torch
+
+timm = pytest.importorskip("timm")
+
+
+def tiny_vit(name="vit_tiny_patch16_224", depth=3, **arguments):
+    """A ViT of a given family for 32x32 images: 8 x 8 patches, width 48, 3 heads."""
+    torch.manual_seed(0)
+    shape = {"img_size": 32, "patch_size": 4, "embed_dim": 48, "num_heads": 3, "depth": depth, "num_classes": 5}
+    return timm.create_model(name, **{**shape, **arguments})
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def vit():
+    return tiny_vit()
