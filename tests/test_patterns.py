@@ -33,6 +33,18 @@ def test_mask_is_the_oracles(pattern, shape, ratio, seed):
     assert (mask.numpy() == masks.keep_mask(shape, ratio, pattern, seed)).all()
 
 
+@pytest.mark.parametrize("ratio", [0.3, 0.1, 0.77, 0.5 + 2**-17])
+def test_threshold_is_exact(ratio):
+    """A million keys: some have bits next to the threshold, so a threshold off by one shows."""
+    bits = masks.all_bits16(5, 0, 4, 128, 2048)
+    limit = round(ratio * 65536)
+    assert limit - 1 in bits
+    assert limit in bits
+    assert (
+        dropkey.keep_mask(2, 2, 128, 2048, drop_ratio=ratio, seed=5).view(4, 128, 2048).numpy() == (bits >= limit)
+    ).all()
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["block", "cross"]),

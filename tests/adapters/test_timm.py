@@ -33,7 +33,7 @@ FAMILIES = {
 
 def build(family, **more):
     arguments, _ = FAMILIES[family]
-    return tiny_vit(family.split()[0], **{**arguments, **more})
+    return tiny_vit(family.split()[0], **{"init_values": 1.0, **arguments, **more})  # no LayerScale that hides effects
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "unfused"])
@@ -120,7 +120,7 @@ def test_both_maps_of_differential_attention_lose_the_same_keys(images):
     outs = []
     for fused in (True, False):
         set_fused_attn(fused)
-        model = build("vit_dwee_patch16_reg1_gap_256")
+        model = build("vit_dwee_patch16_reg1_gap_256", init_values=1.0)
         dropkey.apply(model, dropkey.DropKey(0.6, schedule="constant"))
         torch.manual_seed(3)
         outs.append(model(images))

@@ -69,3 +69,18 @@ def _windows(seed, stream, head, query, grid, window, probability):
                     dropped[above:below, col] = True
                     dropped[row, left:right] = True
     return dropped
+
+
+def all_bits16(seed: int, stream: int, num_heads: int, num_queries: int, num_keys: int) -> np.ndarray:
+    """The same for many keys at once: uint32 array (num_heads, num_queries, num_keys); num_keys a multiple of 8."""
+    shape = (num_heads, num_queries, num_keys // 8)
+    x = [np.broadcast_to(axis, shape).astype(np.uint64) for axis in np.ogrid[: shape[0], : shape[1], : shape[2]][::-1]]
+    x.append(np.full(shape, stream, dtype=np.uint64))
+    key, low = [seed % 2**32, seed // 2**32], np.uint64(2**32 - 1)
+    for _ in range(7):
+        products = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
+        (high0, low0), (high1, low1) = ((product >> np.uint64(32), product & low) for product in products)
+        x = [high1 ^ x[1] ^ np.uint64(key[0]), low1, high0 ^ x[3] ^ np.uint64(key[1]), low0]
+        key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
+    words = np.stack(x, axis=-1).astype(np.uint32)
+    return np.stack([words & 0xFFFF, words >> 16], axis=-1).reshape(num_heads, num_queries, num_keys)

@@ -1,0 +1,172 @@
+"""Planted faults: each is one small, wrong edit of the package that some test must notice.
+
+The first ones are mistakes seen in public copies of DropKey.
+"""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """Replace ``right`` by ``wrong`` in ``file`` (below src/dropkey); ``tests`` are those expected to notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str = "tests/ops/test_attention.py"
+
+
+MASKS = "tests/test_patterns.py"
+HANDLE = "tests/adapters/test_handle.py"
+TIMM = "tests/adapters/test_timm.py"
+VERIFY = "tests/adapters/test_verify.py"
+
+FAULTS = [
+    # Seen in public copies.
+    Fault("-1e-30 for -1e30: nothing is dropped", "ops/reference.py", "DROPPED = -1e30", "DROPPED = -1e-30"),
+    Fault(
+        "mask after the softmax: dropout without rescaling",
+        "ops/reference.py",
+        "        logits = torch.where(keep, logits, DROPPED)\n    if allowed is None:",
+        "        return logits.softmax(-1) * keep\n    if allowed is None:",
+    ),
+    Fault("no training guard", "adapters/site.py", "and (training or self.sampling)", "", TIMM),
+    Fault("scale from the token axis", "ops/attention.py", "query.shape[-1] ** -0.5", "query.shape[-2] ** -0.5"),
+    Fault(
+        "finite number added in half precision",
+        "ops/reference.py",
+        "    dtype = torch.promote_types(call.query.dtype, torch.float32)",
+        "    dtype = call.query.dtype",
+    ),
+    Fault(
+        "padding milder than the drop",
+        "ops/reference.py",
+        "torch.where(allowed | ~has_key, logits, -torch.inf)",
+        "torch.where(allowed | ~has_key, logits, -1e9)",
+    ),
+    Fault(
+        "one mask for all queries",
+        "patterns.py",
+        "queries = torch.arange(geometry.num_queries, device=seed.device)[:, None]\n        words = _words(seed, "
+        "self.stream, _num_calls(geometry.num_keys, 8)",
+        "queries = torch.zeros((geometry.num_queries, 1), dtype=torch.int64)\n        words = _words(seed, "
+        "self.stream, _num_calls(geometry.num_keys, 8)",
+        MASKS,
+    ),
+    Fault(
+        "one mask for all heads",
+        "patterns.py",
+        "heads = torch.arange(geometry.batch * geometry.num_heads, device=seed.device)",
+        "heads = torch.arange(geometry.batch, device=seed.device).repeat_interleave(geometry.num_heads)",
+        MASKS,
+    ),
+    Fault(
+        "drop and attn_drop both on",
+        "adapters/own_dropout.py",
+        "            _set_rate(module, name, 0.0)",
+        "            pass",
+        TIMM,
+    ),
+    # Masks.
+    Fault("mask polarity", "patterns.py", "return ~_below_16_bits(words", "return _below_16_bits(words", MASKS),
+    Fault("high half first", "patterns.py", "(word & 0xFFFF, word >> 16)", "(word >> 16, word & 0xFFFF)", MASKS),
+    Fault("six rounds", "philox.py", "NUM_ROUNDS = 7", "NUM_ROUNDS = 6", "tests/test_philox.py"),
+    Fault("half of the seed", "philox.py", "(seed >> 32) & _LOW_32", "seed & _LOW_32", "tests/test_philox.py"),
+    Fault("rounded down threshold", "patterns.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS),
+    Fault("stream shared by patterns", "patterns.py", "stream: ClassVar[int] = 1", "stream: ClassVar[int] = 0", MASKS),
+    Fault("lowest ranks kept", "patterns.py", "descending=True", "descending=False", MASKS),
+    Fault("no key kept", "patterns.py", "* num_keys).clamp(min=1)", "* num_keys)", MASKS),
+    Fault("token per head", "patterns.py", "_heads(geometry, seed)[:, :1]", "_heads(geometry, seed)", MASKS),
+    Fault(
+        "seed probability is the ratio", "patterns.py", "    return (low + high) / 2", "    return drop_ratio", MASKS
+    ),
+    Fault("cross drops squares", "patterns.py", "-1) | _smear(seeds, self.window_size, -2)", "-1)", MASKS),
+    Fault(
+        "prefix tokens never dropped",
+        "patterns.py",
+        "Element().keep(seed, drop_ratio, prefix)",
+        "~seeds[..., 0, :1]",
+        MASKS,
+    ),
+    Fault("ranks draw alike", "philox.py", "if rank else seed", "if rank < 0 else seed", "tests/test_philox.py"),
+    # Arithmetic.
+    Fault("scale forgotten", "ops/reference.py", "call.scale * call.query.to(dtype)", "call.query.to(dtype)"),
+    Fault("scale not handed on", "ops/sdpa.py", "attn_mask=mask, scale=call.scale", "attn_mask=mask"),
+    Fault(
+        "bias forgotten",
+        "ops/sdpa.py",
+        "mask = torch.where(has_kept, bias, 0.0)",
+        "mask = torch.where(has_kept, bias * 0, 0.0)",
+    ),
+    Fault("smallest number not forbidden", "ops/call.py", "~(allowed <= torch", "~(allowed < torch"),
+    Fault("causal forgotten", "ops/call.py", "if self.is_causal:", "if False:"),
+    Fault("causal aligned at the other end", "ops/call.py", ".tril()", ".tril(num_keys - num_queries)"),
+    Fault("heads tiled", "ops/call.py", "t.repeat_interleave(repeats, dim=1)", "t.repeat(1, repeats, 1, 1)"),
+    Fault(
+        "empty row gives zeros",
+        "ops/sdpa.py",
+        "torch.where(has_kept, out, _mean_of_allowed(call.value, allowed))",
+        "torch.where(has_kept, out, 0.0)",
+    ),
+    Fault(
+        "empty row sees forbidden values",
+        "ops/sdpa.py",
+        "_mean_of_allowed(call.value, allowed)",
+        "_mean_of_allowed(call.value, None)",
+    ),
+    Fault(
+        "a gradient for dropped keys",
+        "ops/reference.py",
+        "torch.where(keep, logits, DROPPED)",
+        "torch.where(keep, logits, logits * 1e-3 + DROPPED / 1e30)",
+    ),
+    Fault(
+        "the row without keys is NaN",
+        "ops/reference.py",
+        "torch.where(has_key, logits.softmax(-1), 0.0)",
+        "logits.softmax(-1)",
+    ),
+    Fault(
+        "ratio 0 takes another way",
+        "ops/dispatch.py",
+        "if call.draw is None and backend",
+        "if backend is None and backend",
+    ),
+    Fault(
+        "seed ignored",
+        "ops/call.py",
+        "draw_seed(device) if seed is None else seed_tensor(seed, device)",
+        "draw_seed(device)",
+    ),
+    Fault(
+        "sum not detached",
+        "ops/dropout.py",
+        "kept.sum(-1, keepdim=True).detach()",
+        "kept.sum(-1, keepdim=True)",
+        "tests/ops/test_dropout.py",
+    ),
+    # Life in a model.
+    Fault("schedule over sites", "adapters/handle.py", "ratios[f.block_index]", "ratios[found.index(f) // 2]", TIMM),
+    Fault(
+        "growth for decay",
+        "schedules.py",
+        "(depth - 1 - index) / (depth - 1)",
+        "index / (depth - 1)",
+        "tests/test_schedules.py",
+    ),
+    Fault("two seeds in one pass", "adapters/site.py", "if slot not in self.seeds:", "if True:", TIMM),
+    Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
+    Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
+    Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
+    Fault("applied twice", "adapters/handle.py", "elif getattr(site, slot_name) is not None:", "elif False:", HANDLE),
+    Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
+    Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),
+    Fault("sampling stays on", "alignment.py", "slot.sampling = False", "pass", "tests/test_alignment.py"),
+    Fault(
+        "deviation of the population",
+        "alignment.py",
+        "squares / (samples - 1)",
+        "squares / samples",
+        "tests/test_alignment.py",
+    ),
+]
