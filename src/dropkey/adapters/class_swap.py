@@ -5,6 +5,7 @@ module is written again, ``isinstance`` and the state_dict stay as they were, an
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,30 +13,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dropkey.adapters.layout import fold, unfold
 from dropkey.adapters.site import Pass, Site, attach, detach, require_called, site_of
 from dropkey.errors import SiteError
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
 
 _SOFTMAXES = (torch.Tensor.softmax, torch.softmax, F.softmax)
+_FILLS = (torch.Tensor.masked_fill, torch.masked_fill)
 
 
 class Routing(TorchFunctionMode):
     """Sends attention calls made inside of one forward pass to a site; any other function runs as it is."""
 
-    def __init__(self, site: Site, forward: Pass) -> None:
+    def __init__(self, site: Site, forward: Pass, num_heads: int) -> None:
         super().__init__()
         self.site = site
         self.forward = forward
+        self.num_heads = num_heads
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        entry = self.site.entry
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
-        if func in _SOFTMAXES and self.site.entry.routes_softmax:
+        if func in _SOFTMAXES and entry.routes_softmax:
             return self._softmax(func, *args, **kwargs)
+        if func in _FILLS and entry.window_mask_value is not None:
+            return self._masked_fill(func, *args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return unguarded_multi_head_attention(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _attend(
@@ -49,13 +59,58 @@ class Routing(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,  # the site broadcasts key heads whenever there are fewer
     ) -> Tensor:
-        return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale)
+        layout = self._layout(query)
+        if layout == "bh":
+            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale)
+        if layout is None:
+            raise SiteError(
+                f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
+                f"{tuple(query.shape)}, but only (batch, heads, tokens, head_dim) is known here: it needs an adapter"
+            )
+        if attn_mask is not None:
+            attn_mask = self._fold(attn_mask.expand(*query.shape[:-1], key.shape[-2]), layout)
+        q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))
+        out = self.site.attend(self.forward, q, k, v, attn_mask, is_causal, scale)
+        return unfold(out, layout, _num_windows(query, layout))
 
     def _softmax(self, func: Callable[..., Tensor], logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = kwargs.get("dim", args[0] if args else None)
-        if logits.dim() != 4 or dim not in (-1, 3):
+        layout = self._layout(logits)
+        if layout is None or dim not in (-1, logits.dim() - 1):
             return func(logits, *args, **kwargs)
-        return self.site.drop_logits(self.forward, logits)
+        wide = logits.to(kwargs.get("dtype") or logits.dtype)
+        attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
+        return unfold(attn, layout, _num_windows(logits, layout))
+
+    def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
+        """Let a module write its window mask with forbidden keys in place of its finite number."""
+        return func(tensor, mask, -torch.inf if value == self.site.entry.window_mask_value else value)
+
+    def _layout(self, tensor: Tensor) -> str | None:
+        """Name the axes before the last two; None if this module is not known to have so many."""
+        own = self.site.entry.layout
+        if tensor.dim() == len(own) + 2:
+            return own
+        return "bh" if tensor.dim() == 4 else None
+
+    def _fold(self, tensor: Tensor, layout: str) -> Tensor:
+        return fold(tensor, layout, self.num_heads)
+
+
+def _num_windows(tensor: Tensor, layout: str) -> int:
+    return tensor.shape[layout.index("w")] if "w" in layout else 1
+
+
+def _without_override_check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of torch that does not look for overrides first, so that calls inside of it can be routed."""
+    assert isinstance(function, FunctionType)
+    names = {**function.__globals__, "has_torch_function": lambda tensors: False}
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+unguarded_multi_head_attention = _without_override_check(F.multi_head_attention_forward)
 
 
 def check_swappable(name: str, module: nn.Module) -> None:
@@ -106,8 +161,9 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         assert isinstance(site, Site)
         if not site.acts(self.training):
             return base.forward(self, *args, **kwargs)
-        pass_ = Pass(self.training)
-        with Routing(site, pass_):
+        args, kwargs = _forbid_other_windows(site, args, kwargs)
+        pass_ = Pass(self.training, site.entry.one_mask)
+        with Routing(site, pass_, getattr(self, "num_heads", 1)):
             out = base.forward(self, *args, **kwargs)
         require_called(site, pass_)
         return out
@@ -117,6 +173,22 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
 
     members = {"forward": forward, "__reduce_ex__": reduce, "__module__": base.__module__, "__doc__": base.__doc__}
     return type(f"{base.__name__}Site", (base,), members)
+
+
+def _forbid_other_windows(
+    site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn the finite negative numbers of a window mask argument into -inf: such a key must not beat a dropped one."""
+    if site.entry.window_mask is None:
+        return args, kwargs
+    place, name = site.entry.window_mask
+    mask = args[place] if place < len(args) else kwargs.get(name)
+    if not isinstance(mask, Tensor) or not mask.is_floating_point():
+        return args, kwargs
+    mask = mask.masked_fill(mask < 0, -torch.inf)
+    if place < len(args):
+        return (*args[:place], mask, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: mask}
 
 
 def _rebuild(base: type[nn.Module]) -> nn.Module:

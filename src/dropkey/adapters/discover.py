@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.registry import entry_for
+from dropkey.adapters.registry import entry_for, reason_to_leave
 
-__all__ = ["Found", "attention_modules", "unknown_attention"]
+__all__ = ["Found", "attention_modules", "left_alone", "unknown_attention"]
 
 _LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 # timm's parallel blocks keep several attentions of one block in a list of this name.
@@ -25,13 +25,18 @@ class Found(NamedTuple):
     grid_size: tuple[int, int] | None
     num_prefix_tokens: int
 
+    @property
+    def kind(self) -> str:
+        """What the handle's table calls it."""
+        return self.entry.kind
+
 
 def attention_modules(model: nn.Module) -> list[Found]:
     """Return the attention modules that an adapter knows, in the order of the model's blocks.
 
     Blocks are told by the last number in the dotted path (``blocks.3.attn``, ``layers.1.blocks.0.attn``), counted in
-    the order in which they stand in the model; a module outside of any numbered list is a block of its own. Grid and
-    prefix tokens come from the nearest module around it that has ``patch_embed.grid_size`` and ``num_prefix_tokens``.
+    the order in which they stand in the model; a module outside of any numbered list is a block of its own, but an
+    attention pool belongs to the block before it.
     """
     found: list[Found] = []
     blocks: dict[str, int] = {}
@@ -39,21 +44,27 @@ def attention_modules(model: nn.Module) -> list[Found]:
         entry = entry_for(module)
         if entry is None:
             continue
-        block_index = blocks.setdefault(_block_path(name), len(blocks))
-        around = _around(model, name)
-        grid_size = next((grid for grid in map(_grid_size, around) if grid is not None), None)
-        prefix = next((count for count in map(_num_prefix_tokens, around) if count is not None), 0)
-        found.append(Found(name, module, entry, block_index, grid_size, prefix))
+        if entry.kind == "pool" and blocks:
+            block_index = len(blocks) - 1
+        else:
+            block_index = blocks.setdefault(_block_path(name), len(blocks))
+        found.append(Found(name, module, entry, block_index, *_geometry(model, name, module, entry)))
     return found
+
+
+def left_alone(model: nn.Module) -> list[str]:
+    """Return "name (Class): reason" of modules that are called attention but have no keys to drop."""
+    reasons = ((name, module, reason_to_leave(module)) for name, module in model.named_modules())
+    return [f"{_shown(name)} ({type(module).__name__}): {reason}" for name, module, reason in reasons if reason]
 
 
 def unknown_attention(model: nn.Module) -> list[str]:
     """Return "name (Class)" of modules that look like attention, by their class name or heads, but have no adapter.
 
     A module that contains a known one, or lies inside of one, or contains another that looks like attention, is not
-    listed.
+    listed; neither is one with nothing to drop (see ``left_alone``).
     """
-    known = [found.name for found in attention_modules(model)]
+    known = [name for name, module in model.named_modules() if entry_for(module) or reason_to_leave(module)]
     suspects = [
         (name, type(module).__name__)
         for name, module in model.named_modules()
@@ -61,7 +72,7 @@ def unknown_attention(model: nn.Module) -> list[str]:
     ]
     names = known + [name for name, _ in suspects]
     return [
-        f"{name or '(the model itself)'} ({class_name})"
+        f"{_shown(name)} ({class_name})"
         for name, class_name in suspects
         if not any(
             _inside(other, name) or other == name for other in names if (other, class_name) != (name, class_name)
@@ -74,6 +85,10 @@ def _looks_like_attention(module: nn.Module) -> bool:
     return bool(_LOOKS_LIKE_ATTENTION.search(type(module).__name__)) or isinstance(
         getattr(module, "num_heads", None), int
     )
+
+
+def _shown(name: str) -> str:
+    return name or "(the model itself)"
 
 
 def _inside(name: str, outer: str) -> bool:
@@ -95,9 +110,27 @@ def _around(model: nn.Module, name: str) -> list[nn.Module]:
     return [model.get_submodule(".".join(parts[:length])) for length in range(len(parts), -1, -1)]
 
 
+def _geometry(model: nn.Module, name: str, module: nn.Module, entry: Entry) -> tuple[tuple[int, int] | None, int]:
+    """Return the grid of a module's keys and the number of prefix tokens.
+
+    A window is its own grid. Otherwise they come from the nearest module around that has ``patch_embed.grid_size`` and
+    ``num_prefix_tokens``.
+    """
+    if entry.grid is not None:
+        return _pair(getattr(module, entry.grid, None)), 0
+    around = _around(model, name)
+    grid_size = next((grid for grid in map(_grid_size, around) if grid is not None), None)
+    return grid_size, next((count for count in map(_num_prefix_tokens, around) if count is not None), 0)
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) and len(size) == 2 else None
+
+
 def _grid_size(module: nn.Module) -> tuple[int, int] | None:
-    grid: Any = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    return (int(grid[0]), int(grid[1])) if isinstance(grid, tuple | list) and len(grid) == 2 else None
+    return _pair(getattr(getattr(module, "patch_embed", None), "grid_size", None))
 
 
 def _num_prefix_tokens(module: nn.Module) -> int | None:

@@ -10,11 +10,26 @@ class Entry:
     """What is special about an attention class.
 
     Args:
-        kind: what the handle's table calls it.
-        routes_softmax: its forward may compute ``softmax(logits, dim=-1)`` itself, over (B, maps, Nq, Nk).
-        maps_per_head: softmax maps per head that share one mask.
+        kind: what the handle's table calls it: "self", "window", "cross", "class" (the class token alone asks), "pool",
+            or a word of the user's.
+        routes_softmax: its forward may compute ``softmax(logits, dim=-1)`` itself.
+        maps_per_head: softmax maps per head that share one mask, next to each other on the head axis.
+        layout: axes before (tokens, channels), see ``layout.py``; tensors of (B, H, tokens, channels) are always fine.
+        one_mask: the attention calls of one forward are maps of the same heads and share a mask; False if each call is
+            another head.
+        window_mask: (position, name) of a forward argument that marks keys of other windows by a finite negative
+            number; they become forbidden keys while the site acts.
+        window_mask_value: the number with which the forward itself marks such keys (by ``masked_fill``).
+        grid: attribute of the module that holds (rows, cols) of its keys, for the patterns "block" and "cross".
+        own_dropout: attributes that may hold the module's own attention dropout, a rate or an nn.Dropout.
     """
 
     kind: str = "self"
     routes_softmax: bool = False
     maps_per_head: int = 1
+    layout: str = "bh"
+    one_mask: bool = True
+    window_mask: tuple[int, str] | None = None
+    window_mask_value: float | None = None
+    grid: str | None = None
+    own_dropout: tuple[str, ...] = ("attn_drop", "attn_drop_p")

@@ -1,7 +1,7 @@
 """Applying a regulariser to a model, and the handle to change, verify and undo it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from dropkey.adapters import own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
-from dropkey.adapters.discover import Found, attention_modules, unknown_attention
+from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.site import Site, Slot, site_of
 from dropkey.adapters.verify import Verification, verify
 from dropkey.errors import ArgumentError, SiteError
@@ -69,6 +69,11 @@ class Handle:
     def unknown(self) -> list[str]:
         """Modules that look like attention but have no adapter: nothing is dropped there."""
         return unknown_attention(self.model)
+
+    @property
+    def left_alone(self) -> list[str]:
+        """Modules that are called attention but have no keys to drop, each with the reason."""
+        return left_alone(self.model)
 
     @property
     def drop_ratios(self) -> list[float]:
@@ -140,7 +145,7 @@ class Handle:
         self.remove()
 
     def __str__(self) -> str:
-        return table.of_sites(self.model, self._sites(), self.unknown)
+        return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone)
 
     def __repr__(self) -> str:
         return f"<Handle of {self.regularizer} on {type(self.model).__name__}, {len(self._sites())} sites>"
@@ -165,6 +170,7 @@ def apply(
     backend: str = "auto",
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int | None = None,
+    where: Callable[[Found], bool] | None = None,
 ) -> Handle:
     """Put a regulariser into every attention module of a model that an adapter knows.
 
@@ -177,13 +183,15 @@ def apply(
         backend: "auto" or a key of ``dropkey.backends()``.
         grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
+        where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
+            there; the schedule then runs over the blocks that are left. Everywhere by default.
 
     Returns:
         A Handle.
 
     Raises:
         ArgumentError: not a regulariser, an unknown backend, or a list of ratios that does not fit the model.
-        SiteError: a model without known attention, or with this regulariser on it already.
+        SiteError: a model without known attention, none where asked for, or with this regulariser on it already.
 
     Example:
         >>> import torch, dropkey
@@ -199,9 +207,10 @@ def apply(
     if slot_name is None:
         raise ArgumentError(f"apply takes DropKey(...) or AttentionDropout(...), got {regularizer!r}")
     check_backend(backend)
-    found = attention_modules(model)
-    _check_applicable(model, found, slot_name)
-    ratios = regularizer.ratios(1 + max(f.block_index for f in found))
+    found = _chosen(model, attention_modules(model), where)
+    _check_applicable(found, slot_name)
+    blocks = sorted({f.block_index for f in found})
+    ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
     handle_id = uuid.uuid4().hex
     for f in found:
         site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
@@ -235,14 +244,25 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
     return rows
 
 
-def _check_applicable(model: nn.Module, found: list[Found], slot_name: str) -> None:
+def _chosen(model: nn.Module, found: list[Found], where: Callable[[Found], bool] | None) -> list[Found]:
+    """Return the modules to act on; raise a SiteError that says what there is if there are none."""
     if not found:
-        unknown = unknown_attention(model)
-        seen = f"; it has {', '.join(unknown[:3])}" if unknown else ""
+        others = [*unknown_attention(model), *left_alone(model)]
+        seen = f"; it has {', '.join(others[:3])}" if others else ""
         raise SiteError(
             f"no attention that dropkey knows in this {type(model).__name__}{seen}: "
             "give your attention class to dropkey.register if its forward calls scaled_dot_product_attention"
         )
+    chosen = [f for f in found if where is None or where(f)]
+    if not chosen:
+        kinds = ", ".join(sorted({f.kind for f in found}))
+        raise SiteError(
+            f"where chooses none of the {len(found)} attention modules of this {type(model).__name__}; kinds: {kinds}"
+        )
+    return chosen
+
+
+def _check_applicable(found: list[Found], slot_name: str) -> None:
     for f in found:
         site = site_of(f.module)
         if site is None:

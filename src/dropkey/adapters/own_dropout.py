@@ -6,13 +6,11 @@ from dropkey.adapters.site import Site
 
 __all__ = ["own_rates", "settle"]
 
-_NAMES = ("attn_drop", "attn_drop_p")
 
-
-def own_rates(module: nn.Module) -> dict[str, float]:
-    """Return the attention dropout rates that a module has itself, by attribute; only those above 0."""
+def own_rates(module: nn.Module, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the attention dropout rates that a module has itself under these attributes; only those above 0."""
     rates = {}
-    for name in _NAMES:
+    for name in names:
         held = getattr(module, name, None)
         rate = held.p if isinstance(held, nn.Dropout) else held
         if isinstance(rate, float) and rate > 0:
@@ -23,7 +21,7 @@ def own_rates(module: nn.Module) -> dict[str, float]:
 def settle(module: nn.Module, site: Site) -> None:
     """Set the module's own rates to 0 if any slot of its site is enabled, and restore them if none is."""
     if any(slot.enabled for slot in site.slots()):
-        for name, rate in own_rates(module).items():
+        for name, rate in own_rates(module, site.entry.own_dropout).items():
             site.own_dropout[name] = rate
             _set_rate(module, name, 0.0)
     else:

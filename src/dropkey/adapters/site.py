@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.entry import Entry
-from dropkey.errors import SiteError
+from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import attend
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
@@ -66,18 +66,20 @@ class Record(NamedTuple):
 
 
 class Pass:
-    """One forward pass of a site's module: all its attention calls share their seeds."""
+    """One forward pass of a site's module: its attention calls share their seeds, unless each is another head."""
 
-    def __init__(self, training: bool) -> None:
+    def __init__(self, training: bool, one_mask: bool = True) -> None:
         self.training = training
+        self.one_mask = one_mask
         self.num_calls = 0
-        self.seeds: dict[str, Tensor] = {}
+        self.seeds: dict[tuple[str, int], Tensor] = {}
 
     def seed(self, slot: str, device: torch.device) -> Tensor:
-        """Return the seed of a slot for this pass, drawn at the first call."""
-        if slot not in self.seeds:
-            self.seeds[slot] = draw_seed(device)
-        return self.seeds[slot]
+        """Return the seed of a slot for this pass (or this call of it), drawn when it is first asked for."""
+        key = (slot, 0 if self.one_mask else self.num_calls)
+        if key not in self.seeds:
+            self.seeds[key] = draw_seed(device)
+        return self.seeds[key]
 
 
 @dataclass(eq=False)
@@ -140,6 +142,11 @@ class Site:
     def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
         """Return the weights of logits (B, maps, Nq, Nk) that the library has computed itself, biases included."""
         forward.num_calls += 1
+        if self.drop is not None and self.drop.backend not in ("auto", "reference"):
+            raise BackendError(
+                f"backend {self.drop.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
+                "its softmax in Python; use backend='auto'"
+            )
         batch, num_maps, num_queries, num_keys = logits.shape
         maps_per_mask = self.entry.maps_per_head
         geometry = self._geometry(batch, num_maps // maps_per_mask, num_queries, num_keys)

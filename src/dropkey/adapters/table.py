@@ -14,7 +14,9 @@ from dropkey.regularizers import AttentionDropout, DropKey
 __all__ = ["of_sites", "text_table"]
 
 
-def of_sites(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], unknown: Sequence[str]) -> str:
+def of_sites(
+    model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], unknown: Sequence[str], left_alone: Sequence[str]
+) -> str:
     """Return the table that ``print(handle)`` shows: one line a site, and what was not reached."""
     slot = rows[0][2]
     state = "enabled" if all(slot.enabled for _, _, slot in rows) else "DISABLED"
@@ -30,6 +32,8 @@ def of_sites(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], unk
     lines = [title, text_table([header, *body])]
     if unknown:
         lines.append(f"Not reached, nothing is dropped there: {', '.join(unknown)}")
+    if left_alone:
+        lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone)}")
     return "\n".join(lines)
 
 
