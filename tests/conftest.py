@@ -1,7 +1,12 @@
 """Small models that many tests use."""
 
+import os
+
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker: more would fight for the same cores
+    torch.set_num_threads(1)
 
 timm = pytest.importorskip("timm")
 

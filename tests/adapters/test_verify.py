@@ -11,6 +11,7 @@ from torch import nn
 import dropkey
 from dropkey.adapters import site as site_module
 from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import attend as real_attend
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ FAULTS = {
 def test_finds_planted_faults(fault, handle, images, monkeypatch):
     replace_attend(monkeypatch, FAULTS[fault])
     with pytest.raises(dropkey.SiteError, match=r"blocks\.\d\.attn differs from the reference"):
+        handle.verify(images)
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_finds_dropout_that_drops_nothing(renormalize, vit, images, monkeypatch):
+    handle = dropkey.apply(vit, dropkey.AttentionDropout(0.4, schedule="constant", renormalize=renormalize))
+    monkeypatch.setattr(site_module, "attend_with_dropout", lambda call, ratio, keep: real_attend(call))
+    with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn drops no attention weights"):
         handle.verify(images)
 
 

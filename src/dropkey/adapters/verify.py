@@ -95,6 +95,7 @@ def _check_site(site: Site, slot: Slot) -> SiteCheck:
 def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
     call = record.call
     if isinstance(slot.regularizer, AttentionDropout):
+        _check_differs(site, record)
         share, count, error = _share_of_dropped_weights(slot, call), float(math.prod(call.mask_shape)), math.nan
     else:
         if call.draw is None:
@@ -140,6 +141,15 @@ def _difference(site: Site, record: Record, keep: Tensor) -> float:
             f"{site.name} differs from the reference with its own mask by {error:.3g}, more than {bound:.3g}"
         )
     return error
+
+
+def _check_differs(site: Site, record: Record) -> None:
+    """Raise if a site's output is what it would be with all weights kept; torch's own mask cannot be exported."""
+    call = record.call.expanded()
+    attn = weights(call, None)
+    untouched = (attn @ call.value.to(attn.dtype)).to(record.out.dtype)
+    if torch.allclose(record.out, untouched, rtol=1e-3, atol=1e-6):
+        raise SiteError(f"{site.name} drops no attention weights in training mode")
 
 
 def _share_of_dropped_weights(slot: Slot, call: AttentionCall) -> float:
