@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ArgumentError", "BackendError", "DropKeyError", "SiteError", "did_you_mean"]
+__all__ = ["ArgumentError", "BackendError", "DataError", "DropKeyError", "RunError", "SiteError", "did_you_mean"]
 
 
 class DropKeyError(Exception):
@@ -20,6 +20,14 @@ class BackendError(DropKeyError, RuntimeError):
 
 class SiteError(DropKeyError, RuntimeError):
     """An attention module, or a model as a whole, cannot do what was asked of it."""
+
+
+class DataError(DropKeyError, ValueError):
+    """A data folder or an image file is missing, empty or broken."""
+
+
+class RunError(DropKeyError, RuntimeError):
+    """A run folder, a checkpoint or a training in progress cannot do what was asked of it."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

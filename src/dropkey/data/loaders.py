@@ -1,0 +1,74 @@
+"""Batches for Lightning: augmented training images, clean validation images and clean training images."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from dropkey.data.augmentation import Augmented, Clean, ImageFormat, clean_transform, train_transform
+from dropkey.data.order import EpochOrder
+from dropkey.data.source import ImageSource, LabelledImages
+
+__all__ = ["ImageData"]
+
+_MAX_CLEAN_TRAIN = 10_000  # training images on which accuracy is measured, spread evenly over all
+
+
+class ImageData(pl.LightningDataModule):
+    """A source as batches.
+
+    The validation batches come as two loaders: validation images, then clean training images.
+
+    Args:
+        source: the images.
+        image_format: what the model takes.
+        batch_size: images a batch and process.
+        seed: seed of the run.
+        workers: processes that read images, beside each training process.
+    """
+
+    def __init__(
+        self, source: ImageSource, image_format: ImageFormat, batch_size: int, seed: int, workers: int = 0
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.image_format = image_format
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.start: tuple[int, int] = (0, 0)  # (epoch, batch) to begin with
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        rank, world_size = self._place()
+        order = EpochOrder(len(self.source.train), self.seed, rank, world_size)
+        batch_size = min(self.batch_size, len(order))
+        order.start_at(self.start[0], self.start[1] * batch_size)
+        transform = train_transform(self.image_format, shifts=self.source.shifts, flips=self.source.flips)
+        dataset = Augmented(self.source.train, transform, self.seed)
+        return self._loader(dataset, batch_size, sampler=order, drop_last=True)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        train_size = len(self.source.train)
+        step = -(-train_size // _MAX_CLEAN_TRAIN)
+        return [
+            self._clean_loader(self.source.val, range(len(self.source.val))),
+            self._clean_loader(self.source.train, range(0, train_size, step)),
+        ]
+
+    def _clean_loader(self, images: LabelledImages, indices: range) -> DataLoader[Any]:
+        rank, world_size = self._place()
+        dataset = Clean(images, clean_transform(self.image_format), indices[rank::world_size])
+        return self._loader(dataset, 2 * self.batch_size)
+
+    def _loader(self, dataset: Any, batch_size: int, **kwargs: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            **kwargs,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

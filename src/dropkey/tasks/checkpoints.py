@@ -1,0 +1,96 @@
+"""When a run saves its state, and how: ``last.ckpt`` and ``best.ckpt``, written whole or not at all."""
+
+import io
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from dropkey.errors import RunError
+from dropkey.tasks.record import EpochRecord
+from dropkey.tasks.run_folder import RunFolder, write_atomically
+
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "read_checkpoint"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it without running code from it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+class Checkpoints(Checkpoint):
+    """Saves ``last.ckpt`` after every epoch and every ``seconds`` within one, and ``best.ckpt`` by validation accuracy.
+
+    Inside an epoch it saves between two batches, never after the last one: the epoch's end does that.
+
+    Args:
+        folder: where.
+        record: says how good each epoch was.
+        seconds: longest time of training that a crash can cost.
+    """
+
+    def __init__(self, folder: RunFolder, record: EpochRecord, seconds: float = 60.0) -> None:
+        super().__init__()
+        self.folder = folder
+        self.record = record
+        self.seconds = seconds
+        self.place: tuple[int, int] = (0, 0)  # (epoch, batch) that comes next
+        self._last_save = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        if not is_last and self._is_due(trainer):
+            self.save(trainer, (trainer.current_epoch, batch_idx + 1))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.place = (trainer.current_epoch + 1, 0)
+        if self.record.best_epoch == trainer.current_epoch:
+            trainer.save_checkpoint(self.folder.best_checkpoint)
+        self.save(trainer, self.place)
+
+    def save(self, trainer: pl.Trainer, place: tuple[int, int]) -> None:
+        """Write ``last.ckpt``; training will go on at ``place``."""
+        self.place = place
+        trainer.save_checkpoint(self.folder.last_checkpoint)
+        self._last_save = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": list(self.place)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        epoch, batch = state_dict["place"]
+        self.place = (epoch, batch)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        due = time.monotonic() - self._last_save > self.seconds
+        return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint on the CPU, without running code from it.
+
+    Raises:
+        RunError: missing, cut short, or not a checkpoint of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"no checkpoint {path}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError) as error:
+        reason = str(error).strip().splitlines()
+        raise RunError(f"{path} is no checkpoint that can be read: {reason[0] if reason else error!r}") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise RunError(f"{path} is no checkpoint of a dropkey run: it has no state_dict")
+    return checkpoint

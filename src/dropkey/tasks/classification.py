@@ -1,0 +1,131 @@
+"""Image classification: the loss, the optimiser and what is measured."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from dropkey.adapters.handle import Handle
+from dropkey.data.seeds import seed_all
+from dropkey.errors import RunError
+from dropkey.tasks.config import TrainConfig
+
+__all__ = ["Classification"]
+
+VAL_SETS = ("val", "clean_train")  # in the order of ImageData.val_dataloader
+
+
+class Classification(pl.LightningModule):
+    """Train a classifier; measure it on validation and on clean training images.
+
+    Every training step seeds the generators by (seed, epoch, batch, rank): see ``dropkey.data.seeds``. The learning
+    rate is a function of the step. So neither random states nor scheduler states belong to a checkpoint.
+
+    Args:
+        network: (B, 3, size, size) float images -> (B, classes) logits.
+        config: options of the run.
+        num_classes: number of classes.
+        handle: the regulariser on the network, or None.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig, num_classes: int, handle: Handle | None) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.handle = handle
+        self.num_classes = num_classes
+        measures = {f"{name}_accuracy": MulticlassAccuracy(num_classes, average="micro") for name in VAL_SETS}
+        losses = {f"{name}_loss": MeanMetric() for name in VAL_SETS}
+        self.measures = nn.ModuleDict({**measures, **losses})
+        # Loss sum, right answers, images of this epoch so far, on this process.
+        self.running = torch.zeros(3, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        logits = self.network(images)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.running = torch.zeros(3, dtype=torch.float64)
+        self._set_dropping(self.current_epoch < self.config.epochs - self.config.finetune_epochs)
+        seed_all(self.config.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+        if self.schedule is not None:
+            self.schedule.step_update(self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self._require_finite(loss, batch_idx)
+        right = (logits.detach().argmax(-1) == labels).sum()
+        parts = torch.stack([loss.detach().double() * len(labels), right.double(), right.new_tensor(len(labels))])
+        self.running = self.running.to(parts.device) + parts
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        logits = self(images).float()
+        name = VAL_SETS[dataloader_idx]
+        self.measures[f"{name}_accuracy"].update(logits, labels)
+        self.measures[f"{name}_loss"].update(F.cross_entropy(logits, labels), len(labels))
+
+    def take_measures(self) -> dict[str, float]:
+        """Return what the epoch has shown, over all processes, and begin anew."""
+        total = self._summed_running()
+        result = {"train_loss": total[0] / total[2], "train_accuracy": total[1] / total[2]}
+        for name, metric in self.measures.items():
+            result[name] = float(metric.compute())
+            metric.reset()
+        return result
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        config = self.config
+        optimizer = create_optimizer_v2(self.network, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
+        updates = round(self.trainer.estimated_stepping_batches / config.epochs)
+        self.schedule = create_scheduler_v2(
+            optimizer,
+            sched="cosine",
+            num_epochs=config.epochs,
+            warmup_epochs=min(config.warmup_epochs, config.epochs - 1),
+            warmup_prefix=False,
+            warmup_lr=config.lr / 100,
+            min_lr=config.lr / 100,
+            step_on_epochs=False,
+            updates_per_epoch=updates,
+        )[0]
+        return optimizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["running"] = self._summed_running()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        total = torch.tensor(checkpoint["running"], dtype=torch.float64)
+        self.running = total if self.global_rank == 0 else torch.zeros_like(total)
+
+    def _summed_running(self) -> list[float]:
+        gathered = self.all_gather(self.running.to(self.device)).reshape(-1, 3)
+        return [float(value) for value in gathered.sum(0)]
+
+    def _set_dropping(self, active: bool) -> None:
+        if self.handle is None or self.handle.enabled == active:
+            return
+        if active:
+            self.handle.enable()
+        else:
+            self.handle.disable()
+
+    def _require_finite(self, loss: Tensor, batch_idx: int) -> None:
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}):"
+                " lower --lr; the checkpoint keeps the state before this epoch"
+            )

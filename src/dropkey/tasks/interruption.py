@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from dropkey.tasks.checkpoints import Checkpoints
+
+__all__ = ["Interrupted", "Interruption"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """A run was asked to stop, and has saved its state."""
+
+
+class Interruption(pl.Callback):
+    """Saves ``last.ckpt`` after the step in which a signal comes, and raises Interrupted.
+
+    A signal in the last step or in evaluation lets the epoch end first, since that saves. A second one leaves at once.
+    With several processes, a signal to any of them stops all.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        if not is_last and self._agreed(trainer):
+            self.checkpoints.save(trainer, (trainer.current_epoch, batch_idx + 1))
+            raise Interrupted
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._agreed(trainer):
+            raise Interrupted  # the end of the epoch before has saved
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise Interrupted
+        self.requested = True
+
+    def _agreed(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.requested
+        requested = torch.tensor(float(self.requested), device=trainer.strategy.root_device)
+        return bool(trainer.strategy.reduce(requested, reduce_op="sum") > 0)

@@ -1,0 +1,171 @@
+"""One training run, from its config to its summary."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from dropkey.adapters.handle import Handle, apply
+from dropkey.data.loaders import ImageData
+from dropkey.data.seeds import seed_all
+from dropkey.data.source import ImageSource
+from dropkey.data.sources import load_source
+from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from dropkey.tasks.classification import Classification
+from dropkey.tasks.config import TrainConfig, build_regularizer
+from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
+from dropkey.tasks.curves import draw_curves
+from dropkey.tasks.interruption import Interruption
+from dropkey.tasks.networks import build_network, check_model_name, image_format_of
+from dropkey.tasks.record import EpochRecord
+from dropkey.tasks.run_folder import RunFolder
+
+__all__ = ["Prepared", "prepare", "resolve", "train"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of: the images, the network and the regulariser on it."""
+
+    config: TrainConfig
+    source: ImageSource
+    data: ImageData
+    network: nn.Module
+    handle: Handle | None
+
+
+def resolve(config: TrainConfig, source: ImageSource) -> TrainConfig:
+    """Return the config with every default filled in that depends on other options."""
+    model = check_model_name(config.model or source.default_model)
+    workers = config.workers
+    if workers is None:
+        workers = 0 if config.data == "digits" else min(4, max(0, (os.cpu_count() or 1) - 1))
+    return dataclasses.replace(config, model=model, workers=workers)
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Load the images, build the network and apply the regulariser.
+
+    Raises:
+        DropKeyError: an option, a folder or a model that cannot be used.
+    """
+    source = load_source(config.data, Path(config.data_dir) if config.data_dir else None)
+    config = resolve(config, source)
+    assert config.model is not None
+    assert config.workers is not None
+    seed_all(config.seed, "weights")
+    network = build_network(
+        config.model,
+        len(source.classes),
+        img_size=config.img_size,
+        pretrained=config.pretrained,
+        **({"drop_path_rate": config.drop_path} if config.drop_path else {}),
+    )
+    image_format = image_format_of(network, config.img_size)
+    config = dataclasses.replace(config, img_size=image_format.img_size)
+    regularizer = build_regularizer(config)
+    handle = None if regularizer is None else apply(network, regularizer)
+    data = ImageData(source, image_format, config.batch_size, config.seed, config.workers or 0)
+    return Prepared(config, source, data, network, handle)
+
+
+def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: Any = print) -> dict[str, Any]:
+    """Train, and leave the run folder complete.
+
+    Args:
+        prepared: see ``prepare``.
+        folder: where everything goes.
+        resume: go on from ``last.ckpt`` if there is one.
+        say: called with each line for the user.
+
+    Returns:
+        The summary that is in summary.json.
+
+    Raises:
+        Interrupted: by Ctrl-C or SIGTERM, after saving.
+        DropKeyError: something that the user can mend.
+    """
+    config = prepared.config
+    record = EpochRecord(folder, lambda row: say(row_line(row, config.epochs)))
+    checkpoints = Checkpoints(folder, record)
+    module = Classification(prepared.network, config, len(prepared.source.classes), prepared.handle)
+    with quiet_libraries(), _threads(config.threads or (1 if _is_tiny(prepared.network) else None)):
+        trainer = _trainer(config, folder, [record, Interruption(checkpoints), checkpoints, *progress_bars()])
+        checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
+        if checkpoint is not None:
+            place = read_checkpoint(checkpoint)["callbacks"][checkpoints.state_key]["place"]
+            prepared.data.start = (place[0], place[1])
+        trainer.fit(module, prepared.data, ckpt_path=checkpoint, weights_only=True)
+    summary = _summary(config, record, module)
+    if trainer.is_global_zero:
+        draw_curves(record.rows, folder.curves_file, _title(config))
+        folder.write_summary(summary)
+    return summary
+
+
+def _is_tiny(network: nn.Module) -> bool:
+    """Whether threads would wait for each other more than they work."""
+    return sum(parameter.numel() for parameter in network.parameters()) < 1_000_000
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        precision=config.precision,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=TensorBoardLogger(str(folder.root), name="", version=""),
+        enable_checkpointing=True,
+        enable_model_summary=False,
+        enable_progress_bar=bool(progress_bars()),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder.root),
+    )
+
+
+def _summary(config: TrainConfig, record: EpochRecord, module: Classification) -> dict[str, Any]:
+    last, best = record.rows[-1], record.rows[record.best_epoch]
+    return {
+        "best_val_accuracy": best["val_accuracy"],
+        "best_epoch": best["epoch"],
+        "final_val_accuracy": last["val_accuracy"],
+        "final_val_loss": last["val_loss"],
+        "final_train_accuracy": last["clean_train_accuracy"],
+        "final_train_loss": last["clean_train_loss"],
+        "generalization_gap": round(last["clean_train_accuracy"] - last["val_accuracy"], 6),
+        "epochs": len(record.rows),
+        "train_seconds": round(record.train_seconds, 3),
+        "images_per_second": round(record.num_images / record.step_seconds, 1),
+        "num_parameters": sum(parameter.numel() for parameter in module.network.parameters()),
+        "drop_ratios": [] if module.handle is None else module.handle.drop_ratios,
+        "seed": config.seed,
+        "model": config.model,
+        "data": config.data,
+        "regularizer": config.regularizer,
+    }
+
+
+def _title(config: TrainConfig) -> str:
+    what = config.regularizer if config.regularizer == "none" else f"{config.regularizer} {config.drop_ratio:g}"
+    return f"{config.model} on {config.data}, {what}, seed {config.seed}"
