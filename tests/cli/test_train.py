@@ -2,13 +2,17 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from dropkey.cli import main
 
-FAST = ["--epochs", "2", "--warmup-epochs", "1", "--batch-size", "256", "--lr", "1e-3"]
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+FAST = ["--epochs", "2", "--warmup-epochs", "1", "--batch-size", "32", "--lr", "1e-3"]
 TIMES = ("seconds", "train_seconds", "images_per_second")
 
 
@@ -21,7 +25,7 @@ def without_times(mapping):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, few_digits):
     root = tmp_path_factory.mktemp("runs") / "one"
     assert main(["train", *FAST, "--drop-ratio", "0.3", "--output", str(root)]) == 0
     return root
@@ -105,6 +109,14 @@ def test_resume_of_a_finished_run_trains_nothing(run, capsys):
     assert main(["train", "--resume", "--output", str(run)]) == 0
     assert "validation accuracy" in capsys.readouterr().out
     assert (run / "checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_no_options_at_all_learn_the_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert subprocess.run([sys.executable, "-m", "dropkey", "train"], check=False).returncode == 0
+    summary = json.loads(next(tmp_path.glob("runs/*/summary.json")).read_text())
+    assert summary["final_val_accuracy"] > 0.95
 
 
 def test_seed_changes_the_run(run, tmp_path):

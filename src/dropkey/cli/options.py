@@ -42,7 +42,7 @@ def add_fields(parser: Parser, config_class: type, defaults: Mapping[str, Any] |
     """Add one option a field: ``data_dir`` becomes ``--data-dir``; the help is in the field's metadata."""
     types = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        flag = {"nargs": "?", "const": True} if types[field.name] is bool else {}
+        flag: dict[str, Any] = {"nargs": "?", "const": True} if types[field.name] is bool else {}
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             type=types[field.name],

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     if is_main:
         folder.make()
         folder.write_config(dataclasses.replace(prepared.config, output=str(folder.root)))
-        print(opening(prepared.handle, prepared.config, folder.root), flush=True)
+        print("\n".join([*prepared.notes, opening(prepared.handle, prepared.config, folder.root)]), flush=True)
     try:
         summary = train(prepared, folder, resume=options["resume"], say=_say)
     except Interrupted:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,7 +13,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from dropkey.data.order import Place
-from dropkey.data.seeds import seed_all
+from dropkey.data.seeds import seed_cpu
 from dropkey.data.source import LabelledImages
 
 __all__ = ["Augmented", "Clean", "ImageFormat", "clean_transform", "train_transform"]
@@ -34,18 +36,59 @@ def train_transform(image_format: ImageFormat, *, shifts: bool, flips: bool) -> 
     size = image_format.img_size
     if size <= _SMALL:
         moved = [transforms.RandomCrop(size, padding=max(1, size // 8))] if shifts else []
-        place = [_resize(size), transforms.CenterCrop(size), *moved]
+        place = [_Fitted(size), *moved]
     else:
         place = [transforms.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=InterpolationMode.BICUBIC)]
     mirror = [transforms.RandomHorizontalFlip()] if flips else []
-    return transforms.Compose([*place, *mirror, *_to_tensor(image_format)])
+    return _Chain(*place, *mirror, _Normalized(image_format))
 
 
 def clean_transform(image_format: ImageFormat) -> Transform:
     """Return what evaluation does: the middle of the image at the model's size."""
-    size = image_format.img_size
-    resized = size if size <= _SMALL else round(size / 0.9)
-    return transforms.Compose([_resize(resized), transforms.CenterCrop(size), *_to_tensor(image_format)])
+    return _Chain(_Fitted(image_format.img_size), _Normalized(image_format))
+
+
+class _Chain:
+    """One step after the other."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = steps
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        result: Any = image
+        for step in self.steps:
+            result = step(result)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class _Fitted:
+    """The middle of an image at a size; of large images a tenth of each side is left out, as is usual."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        resized = size if size <= _SMALL else round(size / 0.9)
+        resize = transforms.Resize(resized, interpolation=InterpolationMode.BICUBIC)
+        self.steps = [resize, transforms.CenterCrop(size)]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if image.size == (self.size, self.size) and self.size <= _SMALL:
+            return image
+        for step in self.steps:
+            image = step(image)
+        return image
+
+
+class _Normalized:
+    """RGB bytes as a float32 tensor (3, rows, cols), normalised by channel."""
+
+    def __init__(self, image_format: ImageFormat) -> None:
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (image_format.mean, image_format.std))
+        self.factor, self.shift = 1 / (255 * std), -mean / std
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        pixels = np.asarray(image, dtype=np.float32) * self.factor + self.shift
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -62,7 +105,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, place: Place) -> tuple[Tensor, int]:
         epoch, index = place
         image, label = self.images[index]
-        seed_all(self.seed, "augmentation", epoch, index)
+        seed_cpu(self.seed, "augmentation", epoch, index)
         return self.transform(image), label
 
 
@@ -86,11 +129,3 @@ class Clean(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         image, label = self.images[self.indices[place]]
         return self.transform(image), label
-
-
-def _resize(size: int) -> Callable[[Image.Image], Image.Image]:
-    return transforms.Resize(size, interpolation=InterpolationMode.BICUBIC)
-
-
-def _to_tensor(image_format: ImageFormat) -> list[torch.nn.Module]:
-    return [transforms.ToTensor(), transforms.Normalize(image_format.mean, image_format.std)]

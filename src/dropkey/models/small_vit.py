@@ -37,8 +37,9 @@ default_cfgs = generate_default_cfgs(
 def _small_vit(variant: str, pretrained: bool, defaults: dict[str, Any], kwargs: dict[str, Any]) -> VisionTransformer:
     merged = {"class_token": False, "global_pool": "avg", "mlp_ratio": 2.0, **defaults, **kwargs}
     model = build_model_with_cfg(VisionTransformer, variant, pretrained, **merged)
-    nn.init.normal_(model.pos_embed, std=0.5)
     assert isinstance(model, VisionTransformer)
+    assert model.pos_embed is not None
+    nn.init.normal_(model.pos_embed, std=0.5)
     return model
 
 

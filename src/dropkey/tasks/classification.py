@@ -4,11 +4,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
+from timm import optim, scheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from dropkey.adapters.handle import Handle
@@ -75,23 +74,26 @@ class Classification(pl.LightningModule):
         images, labels = batch
         logits = self(images).float()
         name = VAL_SETS[dataloader_idx]
-        self.measures[f"{name}_accuracy"].update(logits, labels)
-        self.measures[f"{name}_loss"].update(F.cross_entropy(logits, labels), len(labels))
+        self._measure(f"{name}_accuracy").update(logits, labels)
+        self._measure(f"{name}_loss").update(F.cross_entropy(logits, labels), len(labels))
 
     def take_measures(self) -> dict[str, float]:
         """Return what the epoch has shown, over all processes, and begin anew."""
         total = self._summed_running()
         result = {"train_loss": total[0] / total[2], "train_accuracy": total[1] / total[2]}
-        for name, metric in self.measures.items():
+        for name in self.measures:
+            metric = self._measure(name)
             result[name] = float(metric.compute())
             metric.reset()
         return result
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config
-        optimizer = create_optimizer_v2(self.network, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = optim.create_optimizer_v2(  # type: ignore[attr-defined]
+            self.network, opt="adamw", lr=config.lr, weight_decay=config.weight_decay
+        )
         updates = round(self.trainer.estimated_stepping_batches / config.epochs)
-        self.schedule = create_scheduler_v2(
+        self.schedule = scheduler.create_scheduler_v2(  # type: ignore[attr-defined]
             optimizer,
             sched="cosine",
             num_epochs=config.epochs,
@@ -112,8 +114,14 @@ class Classification(pl.LightningModule):
         self.running = total if self.global_rank == 0 else torch.zeros_like(total)
 
     def _summed_running(self) -> list[float]:
-        gathered = self.all_gather(self.running.to(self.device)).reshape(-1, 3)
-        return [float(value) for value in gathered.sum(0)]
+        gathered = self.all_gather(self.running.to(self.device))
+        assert isinstance(gathered, Tensor)
+        return [float(value) for value in gathered.reshape(-1, 3).sum(0)]
+
+    def _measure(self, name: str) -> Metric:
+        metric = self.measures[name]
+        assert isinstance(metric, Metric)
+        return metric
 
     def _set_dropping(self, active: bool) -> None:
         if self.handle is None or self.handle.enabled == active:

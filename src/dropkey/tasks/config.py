@@ -30,6 +30,9 @@ class TrainConfig:
     model: str | None = option(None, "any timm model name; by default a small ViT that fits the images")
     img_size: int | None = option(None, "side of the model's input in pixels; by default the model's own")
     pretrained: bool = option(False, "start from timm's pretrained weights (downloaded)")
+    weights: str | None = option(
+        None, "start from the weights in this local file (safetensors or torch, no code is run)"
+    )
 
     regularizer: Literal["none", "dropout", "dropout_renormalized", "dropkey"] = option(
         "dropkey", "what acts on attention in training"
@@ -71,6 +74,8 @@ class TrainConfig:
         _require(self.img_size is None or self.img_size >= 1, "img_size", "1 or more", self)
         _require(self.threads is None or self.threads >= 1, "threads", "1 or more", self)
         _require(self.workers is None or self.workers >= 0, "workers", "0 or more", self)
+        if self.pretrained and self.weights:
+            raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
         build_regularizer(self)
 
 

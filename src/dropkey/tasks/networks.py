@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 import dropkey.models  # noqa: F401  registers our models with timm
@@ -58,7 +58,7 @@ def build_network(name: str, num_classes: int, *, img_size: int | None = None, *
 
 def image_format_of(network: nn.Module, img_size: int | None) -> ImageFormat:
     """Return what a timm model takes: ``img_size``, or its own size, and its normalisation."""
-    config = resolve_model_data_config(network)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     return ImageFormat(img_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from dropkey.tasks.interruption import Interruption
 from dropkey.tasks.networks import build_network, check_model_name, image_format_of
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder
+from dropkey.tasks.weights import load_weights
 
 __all__ = ["Prepared", "prepare", "resolve", "train"]
 
@@ -40,6 +41,7 @@ class Prepared:
     data: ImageData
     network: nn.Module
     handle: Handle | None
+    notes: Sequence[str] = ()  # what the user should know before training
 
 
 def resolve(config: TrainConfig, source: ImageSource) -> TrainConfig:
@@ -71,10 +73,11 @@ def prepare(config: TrainConfig) -> Prepared:
     )
     image_format = image_format_of(network, config.img_size)
     config = dataclasses.replace(config, img_size=image_format.img_size)
+    notes = load_weights(network, Path(config.weights)) if config.weights else []
     regularizer = build_regularizer(config)
     handle = None if regularizer is None else apply(network, regularizer)
     data = ImageData(source, image_format, config.batch_size, config.seed, config.workers or 0)
-    return Prepared(config, source, data, network, handle)
+    return Prepared(config, source, data, network, handle, notes)
 
 
 def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: Any = print) -> dict[str, Any]:
