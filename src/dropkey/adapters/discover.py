@@ -1,12 +1,15 @@
 """Finding the attention modules of a model: their block order, patch grid and prefix tokens."""
 
 import re
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.kinds import kind_by_place, part_of
 from dropkey.adapters.registry import entry_for, reason_to_leave
+from dropkey.adapters.table import shown
 
 __all__ = ["Found", "attention_modules", "left_alone", "unknown_attention"]
 
@@ -40,22 +43,24 @@ def attention_modules(model: nn.Module) -> list[Found]:
     """
     found: list[Found] = []
     blocks: dict[str, int] = {}
-    for name, module in model.named_modules():
-        entry = entry_for(module)
-        if entry is None:
-            continue
+    entries = [(name, module, entry_for(module)) for name, module in model.named_modules()]
+    known = [(name, module, entry) for name, module, entry in entries if entry is not None]
+    parts = [part_of([module, *_around(model, name)]) for name, module, _ in known]
+    for (name, module, entry), part in zip(known, parts, strict=True):
         if entry.kind == "pool" and blocks:
             block_index = len(blocks) - 1
         else:
             block_index = blocks.setdefault(_block_path(name), len(blocks))
-        found.append(Found(name, module, entry, block_index, *_geometry(model, name, module, entry)))
+        kind = kind_by_place(entry.kind, name, module, part if "decoder" in parts else None)
+        geometry = _geometry(model, name, module, entry)
+        found.append(Found(name, module, replace(entry, kind=kind), block_index, *geometry))
     return found
 
 
 def left_alone(model: nn.Module) -> list[str]:
     """Return "name (Class): reason" of modules that are called attention but have no keys to drop."""
     reasons = ((name, module, reason_to_leave(module)) for name, module in model.named_modules())
-    return [f"{_shown(name)} ({type(module).__name__}): {reason}" for name, module, reason in reasons if reason]
+    return [f"{shown(name)} ({type(module).__name__}): {reason}" for name, module, reason in reasons if reason]
 
 
 def unknown_attention(model: nn.Module) -> list[str]:
@@ -72,7 +77,7 @@ def unknown_attention(model: nn.Module) -> list[str]:
     ]
     names = known + [name for name, _ in suspects]
     return [
-        f"{_shown(name)} ({class_name})"
+        f"{shown(name)} ({class_name})"
         for name, class_name in suspects
         if not any(
             _inside(other, name) or other == name for other in names if (other, class_name) != (name, class_name)
@@ -85,10 +90,6 @@ def _looks_like_attention(module: nn.Module) -> bool:
     return bool(_LOOKS_LIKE_ATTENTION.search(type(module).__name__)) or isinstance(
         getattr(module, "num_heads", None), int
     )
-
-
-def _shown(name: str) -> str:
-    return name or "(the model itself)"
 
 
 def _inside(name: str, outer: str) -> bool:

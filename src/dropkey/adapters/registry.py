@@ -4,11 +4,13 @@ from torch import nn
 
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.timm import TIMM_CLASSES, TIMM_LEFT_ALONE
+from dropkey.adapters.torch_nn import TORCH_CLASSES
+from dropkey.adapters.torchvision import TORCHVISION_CLASSES
 from dropkey.errors import ArgumentError
 
 __all__ = ["entry_for", "reason_to_leave", "register"]
 
-_CLASSES: dict[str, Entry] = {**TIMM_CLASSES}
+_CLASSES: dict[str, Entry] = {**TIMM_CLASSES, **TORCH_CLASSES, **TORCHVISION_CLASSES}
 _LEFT_ALONE: dict[str, str] = {**TIMM_LEFT_ALONE}
 
 _REGISTERED: dict[type[nn.Module], Entry] = {}

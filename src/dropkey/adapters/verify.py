@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.site import Record, Site, Slot, per_map
-from dropkey.adapters.table import text_table
+from dropkey.adapters.table import shown, text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
 from dropkey.ops.call import AttentionCall
@@ -41,7 +41,8 @@ class Verification(NamedTuple):
     def __str__(self) -> str:
         header = ["site", "drop ratio", "dropped", "largest error", "verdict"]
         body = [
-            [c.name, f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)] for c in self.checks
+            [shown(c.name), f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)]
+            for c in self.checks
         ]
         return text_table([header, *body]) + "\nIn evaluation mode the model is untouched, bit for bit."
 
