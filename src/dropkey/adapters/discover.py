@@ -1,12 +1,14 @@
 """Finding the attention modules of a model: their block order, patch grid and prefix tokens."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.geometry import GridAndPrefix, around_of, geometry_of, pair
 from dropkey.adapters.kinds import kind_by_place, part_of
 from dropkey.adapters.registry import entry_for, reason_to_leave
 from dropkey.adapters.table import shown
@@ -41,20 +43,24 @@ def attention_modules(model: nn.Module) -> list[Found]:
     the order in which they stand in the model; a module outside of any numbered list is a block of its own, but an
     attention pool belongs to the block before it.
     """
-    found: list[Found] = []
+    known = [(name, module, entry_for(module)) for name, module in model.named_modules()]
+    places = [(name, [module, *around_of(model, name)], entry) for name, module, entry in known if entry is not None]
+    parts = [part_of(around) for _, around, _ in places]
     blocks: dict[str, int] = {}
-    entries = [(name, module, entry_for(module)) for name, module in model.named_modules()]
-    known = [(name, module, entry) for name, module, entry in entries if entry is not None]
-    parts = [part_of([module, *_around(model, name)]) for name, module, _ in known]
-    for (name, module, entry), part in zip(known, parts, strict=True):
-        if entry.kind == "pool" and blocks:
+    found = []
+    for (name, around, entry), part in zip(places, parts, strict=True):
+        kind = kind_by_place(entry.kind, name, around, part if "decoder" in parts else None)
+        if kind == "pool" and blocks:
             block_index = len(blocks) - 1
         else:
             block_index = blocks.setdefault(_block_path(name), len(blocks))
-        kind = kind_by_place(entry.kind, name, module, part if "decoder" in parts else None)
-        geometry = _geometry(model, name, module, entry)
-        found.append(Found(name, module, replace(entry, kind=kind), block_index, *geometry))
+        found.append(Found(name, around[0], replace(entry, kind=kind), block_index, *_geometry(entry, around)))
     return found
+
+
+def _geometry(entry: Entry, around: Sequence[nn.Module]) -> GridAndPrefix:
+    """Where the keys lie; a window is its own grid."""
+    return geometry_of(around) if entry.grid is None else (pair(getattr(around[0], entry.grid, None)), 0)
 
 
 def left_alone(model: nn.Module) -> list[str]:
@@ -103,37 +109,3 @@ def _block_path(name: str) -> str:
         if parts[place].isdigit() and parts[place - 1] not in _LISTS_INSIDE_A_BLOCK:
             return ".".join(parts[: place + 1])
     return name
-
-
-def _around(model: nn.Module, name: str) -> list[nn.Module]:
-    """Return the modules that contain the named one, nearest first."""
-    parts = name.split(".")[:-1] if name else []
-    return [model.get_submodule(".".join(parts[:length])) for length in range(len(parts), -1, -1)]
-
-
-def _geometry(model: nn.Module, name: str, module: nn.Module, entry: Entry) -> tuple[tuple[int, int] | None, int]:
-    """Return the grid of a module's keys and the number of prefix tokens.
-
-    A window is its own grid. Otherwise they come from the nearest module around that has ``patch_embed.grid_size`` and
-    ``num_prefix_tokens``.
-    """
-    if entry.grid is not None:
-        return _pair(getattr(module, entry.grid, None)), 0
-    around = _around(model, name)
-    grid_size = next((grid for grid in map(_grid_size, around) if grid is not None), None)
-    return grid_size, next((count for count in map(_num_prefix_tokens, around) if count is not None), 0)
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return size, size
-    return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) and len(size) == 2 else None
-
-
-def _grid_size(module: nn.Module) -> tuple[int, int] | None:
-    return _pair(getattr(getattr(module, "patch_embed", None), "grid_size", None))
-
-
-def _num_prefix_tokens(module: nn.Module) -> int | None:
-    count = getattr(module, "num_prefix_tokens", None)
-    return count if isinstance(count, int) else None

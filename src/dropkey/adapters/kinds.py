@@ -20,18 +20,20 @@ def part_of(around: Sequence[nn.Module]) -> str | None:
     return None
 
 
-def kind_by_place(kind: str, name: str, module: nn.Module, part: str | None) -> str:
+def kind_by_place(kind: str, name: str, around: Sequence[nn.Module], part: str | None) -> str:
     """Return the kind of a site: its adapter's word, or where that is "self", what its place says.
 
     Args:
         kind: the adapter's word.
-        name: dotted path of the module.
-        module: the attention module.
+        name: dotted path of the attention module.
+        around: the attention module and those that contain it, nearest first.
         part: "encoder" or "decoder" in a model that has a decoder, otherwise None.
     """
     if kind != "self":
         return kind
+    if len(around) > 1 and "Pool" in type(around[1]).__name__:
+        return "pool"
     own_name = name.rpartition(".")[2]
-    is_cross = _CROSS_NAMES.search(own_name) or "CrossAttention" in type(module).__name__
+    is_cross = _CROSS_NAMES.search(own_name) or "CrossAttention" in type(around[0]).__name__
     word = "cross" if is_cross else "self"
     return word if part is None else f"{part} {word}"

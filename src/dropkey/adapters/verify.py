@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -65,14 +66,16 @@ def _check_evaluation(
 ) -> None:
     model.eval()
     with _recording(rows):
-        with_slots = _flat(model(*inputs, **kwargs))
+        with _restored_random_state(model):
+            with_slots = _flat(model(*inputs, **kwargs))
         for _, site, _ in rows:
             if site.records:
                 raise SiteError(f"{site.name} acts in evaluation mode too")
     for _, _, slot in rows:
         slot.enabled = False
     try:
-        without = _flat(model(*inputs, **kwargs))
+        with _restored_random_state(model):  # some models draw in evaluation too: masked autoencoders
+            without = _flat(model(*inputs, **kwargs))
     finally:
         for _, _, slot in rows:
             slot.enabled = True
@@ -200,8 +203,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
     """Put random state, every module's mode and every buffer back at the end."""
     modes = {module: module.training for module in model.modules()}
     buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
+    with _restored_random_state(model):
         try:
             yield
         finally:
@@ -210,6 +212,11 @@ def _restored(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in buffers.items():
                     buffer.copy_(value)
+
+
+def _restored_random_state(model: nn.Module) -> AbstractContextManager[None]:
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    return torch.random.fork_rng(devices=list(devices))
 
 
 def _flat(output: Any) -> list[Tensor]:

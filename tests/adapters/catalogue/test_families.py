@@ -6,6 +6,7 @@ import torch
 import dropkey
 from dropkey.adapters.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
 from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
+from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
 
 # Kinds of sites in the small model, in the order of its blocks.
 TIMM_KINDS = {
@@ -79,6 +80,48 @@ TORCH_KINDS = {
     "Swin v2": ["window"] * 4,
     "MaxViT": ["window"] * 4,
 }
+ENCODER_DECODER = ["encoder self", "decoder self", "decoder cross", "decoder self", "decoder cross"]
+TRANSFORMERS_KINDS = {
+    "ViT": ["self"] * 2,
+    "DeiT": ["self"] * 2,
+    "DINOv2": ["self"] * 2,
+    "DINOv2, registers": ["self"] * 2,
+    "DINOv3": ["self"] * 2,
+    "CLIP, vision": ["self"] * 2,
+    "SigLIP, vision": ["self", "self", "pool"],
+    "SigLIP 2, vision": ["self", "self", "pool"],
+    "BEiT": ["self"] * 2,
+    "ViT-MSN": ["self"] * 2,
+    "ViT-MAE": ["self", "self", "decoder self"],
+    "I-JEPA": ["self"] * 2,
+    "OWL-ViT, vision": ["self"] * 2,
+    "AIMv2, vision": ["self", "self", "pool"],
+    "DPT": ["self"] * 4,
+    "YOLOS": ["self"] * 2,
+    "Swin": ["window"] * 4,
+    "Swin v2": ["window"] * 4,
+    "Donut's Swin": ["window"] * 4,
+    "VideoMAE": ["self"] * 2,
+    "ViViT": ["self"] * 2,
+    "TimeSformer": ["self"] * 4,
+    "SAM, vision": ["self"] * 2,
+    "PVT": ["self"] * 2,
+    "PVT v2": ["self"] * 2,
+    "SegFormer": ["self"] * 4,
+    "GLPN": ["self"] * 4,
+    "LeViT": ["self"] * 5,
+    "Hiera": ["window"] * 4,
+    "MobileViT": ["self"] * 9,
+    "CvT": ["self"] * 6,
+    "DETR": ENCODER_DECODER,
+    "Conditional DETR": ENCODER_DECODER,
+    "DAB-DETR": ENCODER_DECODER,
+    "Table Transformer": ENCODER_DECODER,
+    "Deformable DETR": ["decoder self"] * 2,
+    "RT-DETR": ["encoder self", "decoder self", "decoder self"],
+    "RT-DETR v2": ["encoder self", "decoder self", "decoder self"],
+    "D-FINE": ["encoder self", "decoder self", "decoder self"],
+}
 LARGE = {"Next-ViT", "MobileNet v4, hybrid", "BoTNet", "HaloNet", "ResNet of CLIP", "CSATv2", "Gemma 4 ViT"}
 
 
@@ -121,7 +164,6 @@ def assert_same(one, other):
 def check(family, kinds):
     model = shaken(family)
     classes = [type(module) for module in model.modules()]
-    own_state = {name: sorted(vars(module)) for name, module in model.named_modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def restore():
@@ -134,6 +176,7 @@ def check(family, kinds):
     restore()
     model.eval()
     untouched = run(model, family)
+    own_state = {name: sorted(vars(module)) for name, module in model.named_modules()}
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     handle = dropkey.apply(model, dropkey.DropKey(0.4, schedule="constant"))
@@ -172,7 +215,12 @@ def test_torch(family, kinds):
     check(family, kinds)
 
 
-@pytest.mark.parametrize("family", TIMM_WITHOUT_KEYS, ids=lambda family: family.name)
+@pytest.mark.parametrize(("family", "kinds"), cases(TRANSFORMERS_FAMILIES, TRANSFORMERS_KINDS))
+def test_transformers(family, kinds):
+    check(family, kinds)
+
+
+@pytest.mark.parametrize("family", TIMM_WITHOUT_KEYS + TRANSFORMERS_WITHOUT_KEYS, ids=lambda family: family.name)
 def test_a_model_without_keys_is_refused_with_the_reason(family):
     with pytest.raises(dropkey.SiteError, match=r"linear attention: no softmax over keys|channel attention: no keys"):
         dropkey.apply(family.small(), dropkey.DropKey(0.4))
