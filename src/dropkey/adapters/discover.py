@@ -64,9 +64,20 @@ def _geometry(entry: Entry, around: Sequence[nn.Module]) -> GridAndPrefix:
 
 
 def left_alone(model: nn.Module) -> list[str]:
-    """Return "name (Class): reason" of modules that are called attention but have no keys to drop."""
-    reasons = ((name, module, reason_to_leave(module)) for name, module in model.named_modules())
-    return [f"{shown(name)} ({type(module).__name__}): {reason}" for name, module, reason in reasons if reason]
+    """Return "name (Class): reason" of modules that are called attention but have no keys to drop.
+
+    Modules inside of a known one, or of one that is listed, are not.
+    """
+    found: list[str] = []
+    outer: list[str] = []
+    for name, module in model.named_modules():
+        reason = reason_to_leave(module)
+        if (reason is None and entry_for(module) is None) or any(_inside(name, other) for other in outer):
+            continue
+        outer.append(name)
+        if reason is not None:
+            found.append(f"{shown(name)} ({type(module).__name__}): {reason}")
+    return found
 
 
 def unknown_attention(model: nn.Module) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from dropkey.adapters.entry import Entry
 from dropkey.adapters.site import Site, Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
@@ -63,7 +64,7 @@ def _ratio(site: Site, slot: Slot) -> str:
 
 
 def _backend(module: nn.Module, site: Site, slot: Slot) -> str:
-    in_python = computes_softmax(module, site)
+    in_python = computes_softmax(module, site.entry)
     if isinstance(slot.regularizer, AttentionDropout):
         return "weights" if slot.regularizer.renormalize or in_python else "sdpa"
     if in_python:
@@ -76,9 +77,9 @@ def _backend(module: nn.Module, site: Site, slot: Slot) -> str:
     return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
 
 
-def computes_softmax(module: nn.Module, site: Site) -> bool:
+def computes_softmax(module: nn.Module, entry: Entry) -> bool:
     """Say whether a module computes its softmax in Python, as it is set now: no backend of ours runs there."""
-    if not site.entry.routes_softmax or site.entry.fused:
+    if not entry.routes_softmax or entry.fused:
         return False
     implementation = getattr(getattr(module, "config", None), "_attn_implementation", None)
     return implementation == "eager" if implementation else not getattr(module, "fused_attn", False)

@@ -22,11 +22,12 @@ _OWN_DROPOUT = ("attention_dropout", "dropout", "dropout_prob")
 _INTERFACE = Entry(kind="self", routes_softmax=True, own_dropout=_OWN_DROPOUT)
 _SOFTMAX = Entry(kind="self", routes_softmax=True, own_dropout=("dropout", "attn_drop"))
 _WINDOW = replace(_SOFTMAX, kind="window", window_mask=(1, "attention_mask"), grid="window_size")
+_SDPA = Entry(kind="self", own_dropout=("dropout",))
 _FOLDED = replace(_SOFTMAX, layout="g")
 
 # Those whose forward does not use the table.
 _CLASSES = {
-    "aimv2.modeling_aimv2.Aimv2AttentionPoolingHead": Entry(kind="pool"),
+    "aimv2.modeling_aimv2.Aimv2AttentionPoolingHead": replace(_SDPA, kind="pool"),
     "cvt.modeling_cvt.CvtSelfAttention": _SOFTMAX,
     "dab_detr.modeling_dab_detr.DabDetrAttention": replace(_SOFTMAX, own_dropout=("attention_dropout",)),
     "dab_detr.modeling_dab_detr.DetrAttention": replace(_SOFTMAX, own_dropout=("attention_dropout",)),
@@ -43,8 +44,10 @@ _CLASSES = {
     "oneformer.modeling_oneformer.OneFormerAttention": _FOLDED,
     "pvt.modeling_pvt.PvtEfficientSelfAttention": _SOFTMAX,
     "pvt_v2.modeling_pvt_v2.PvtV2SelfAttention": _SOFTMAX,
-    "sam.modeling_sam.SamVisionAttention": _FOLDED,  # its SDPA form is a subclass, with tensors of (B, H, N, D)
+    "sam.modeling_sam.SamVisionAttention": _FOLDED,
+    "sam.modeling_sam.SamVisionSdpaAttention": _SDPA,
     "sam_hq.modeling_sam_hq.SamHQVisionAttention": _FOLDED,
+    "sam_hq.modeling_sam_hq.SamHQVisionSdpaAttention": _SDPA,
     "swinv2.modeling_swinv2.Swinv2SelfAttention": _WINDOW,
     "table_transformer.modeling_table_transformer.TableTransformerAttention": _FOLDED,
     "timesformer.modeling_timesformer.TimesformerSelfAttention": _SOFTMAX,

@@ -1,12 +1,18 @@
 """Every family of the catalogue: sites found, each proved to drop, untouched where it must be, and undone."""
 
+import contextlib
+from pathlib import Path
+
 import pytest
 import torch
 
 import dropkey
+from dropkey.adapters.catalogue.__main__ import page, row
 from dropkey.adapters.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
 from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
 from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
+from dropkey.adapters.site import Site, site_of
+from dropkey.adapters.table import computes_softmax
 
 # Kinds of sites in the small model, in the order of its blocks.
 TIMM_KINDS = {
@@ -161,6 +167,26 @@ def assert_same(one, other):
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@contextlib.contextmanager
+def ways_in():
+    """Notes which of its two doors each call of a site takes."""
+    ways = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, way in (("attend", "SDPA"), ("drop_logits", "softmax")):
+            original = getattr(Site, name)
+
+            def noted(self, *args, original=original, way=way, **kwargs):
+                ways.add(way)
+                return original(self, *args, **kwargs)
+
+            patch.setattr(Site, name, noted)
+        yield ways
+
+
+def way_in_table(module):
+    return "softmax" if computes_softmax(module, site_of(module).entry) else "SDPA"
+
+
 def check(family, kinds):
     model = shaken(family)
     classes = [type(module) for module in model.modules()]
@@ -184,7 +210,11 @@ def check(family, kinds):
     assert handle.unknown == []
     assert_same(run(model, family), untouched)
     positional, keyword = family.arguments()
-    verification = handle.verify(*positional, **keyword)
+    with ways_in() as ways:
+        verification = handle.verify(*positional, **keyword)
+    modules = [model.get_submodule(site.name) for site in handle.sites]
+    if not any(isinstance(module, torch.nn.MultiheadAttention) for module in modules):  # as it is asked for weights
+        assert ways == set(map(way_in_table, modules))
     assert all(check.num_calls > 0 and check.dropped_share > 0 for check in verification.checks)
     model.train()
     dropped = run(model, family)
@@ -224,3 +254,21 @@ def test_transformers(family, kinds):
 def test_a_model_without_keys_is_refused_with_the_reason(family):
     with pytest.raises(dropkey.SiteError, match=r"linear attention: no softmax over keys|channel attention: no keys"):
         dropkey.apply(family.small(), dropkey.DropKey(0.4))
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "models.md"
+
+
+@pytest.mark.parametrize("name", ["ViT", "VOLO", "XCiT", "DETR", "D-FINE", "nn.Transformer", "CoaT"])
+def test_the_docs_table_is_up_to_date(name):
+    families = TIMM_FAMILIES + TORCH_FAMILIES + TRANSFORMERS_FAMILIES + TIMM_WITHOUT_KEYS
+    family = next(family for family in families if family.name == name)
+    assert f"| {' | '.join(row(family))} |" in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.slow
+def test_the_docs_page_is_what_the_command_writes():
+    def without_versions(text):
+        return [line for line in text.splitlines() if not line.startswith("Counted with")]
+
+    assert without_versions(page()) == without_versions(PAGE.read_text(encoding="utf-8"))

@@ -55,13 +55,19 @@ _LAYERS: dict[str, Any] = {
 
 
 def _family(
-    name: str, model: str, config: str, arguments: dict[str, Any], inputs: Callable[[], dict[str, Any]] | None = None
+    name: str,
+    model: str,
+    config: str,
+    arguments: dict[str, Any],
+    inputs: Callable[[], dict[str, Any]] | None = None,
+    full: dict[str, Any] | None = None,
 ) -> Family:
+    """Describe a family; ``full`` is what its default configuration would look up on the hub."""
     return Family(
         name,
         "transformers",
         model,
-        full=lambda: _build(model, config, {}),
+        full=lambda: _build(model, config, full or {}),
         small=lambda: _build(model, config, arguments),
         inputs=inputs or partial(_pixels, 32),
     )
@@ -264,22 +270,33 @@ TRANSFORMERS_FAMILIES = [
         {"embed_dim": [8, 16, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 2]},
         partial(_pixels, 64),
     ),
-    _family("DETR", "DetrForObjectDetection", "DetrConfig", _DETR, _padded),
-    _family("Conditional DETR", "ConditionalDetrForObjectDetection", "ConditionalDetrConfig", _DETR, _padded),
+    _family("DETR", "DetrForObjectDetection", "DetrConfig", _DETR, _padded, _backbone(1)),
+    _family(
+        "Conditional DETR", "ConditionalDetrForObjectDetection", "ConditionalDetrConfig", _DETR, _padded, _backbone(1)
+    ),
     _family(
         "DAB-DETR",
         "DabDetrForObjectDetection",
         "DabDetrConfig",
         {**{k: v for k, v in _DETR.items() if k != "d_model"}, "hidden_size": 32},
         _padded,
+        _backbone(1),
     ),
-    _family("Table Transformer", "TableTransformerForObjectDetection", "TableTransformerConfig", _DETR, _padded),
+    _family(
+        "Table Transformer",
+        "TableTransformerForObjectDetection",
+        "TableTransformerConfig",
+        _DETR,
+        _padded,
+        _backbone(1),
+    ),
     _family(
         "Deformable DETR",
         "DeformableDetrForObjectDetection",
         "DeformableDetrConfig",
         {**_LAYERS, **_backbone(3), "dropout": 0.0},
         _padded,
+        _backbone(3),
     ),
     _family("RT-DETR", "RTDetrForObjectDetection", "RTDetrConfig", _real_time(), partial(_pixels, 64)),
     _family("RT-DETR v2", "RTDetrV2ForObjectDetection", "RTDetrV2Config", _real_time(), partial(_pixels, 64)),
