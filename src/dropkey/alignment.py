@@ -66,12 +66,15 @@ def _drop_slots(model: nn.Module) -> list[Slot]:
 @contextlib.contextmanager
 def _sampling(model: nn.Module, slots: list[Slot]) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
+    fast_path = torch.backends.mha.get_fastpath_enabled()  # runs around the attention of nn.TransformerEncoderLayer
+    torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     for slot in slots:
         slot.sampling = True
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for slot in slots:
             slot.sampling = False
         for module, training in modes.items():

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropkey.adapters.layout import fold, unfold
 from dropkey.adapters.site import Pass, Site, attach, detach, require_called, site_of
+from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import SiteError
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
@@ -97,6 +98,11 @@ class Routing(TorchFunctionMode):
         return fold(tensor, layout, self.num_heads)
 
 
+def _num_heads(module: nn.Module) -> int:
+    heads = getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)
+    return heads if isinstance(heads, int) else 1
+
+
 def _num_windows(tensor: Tensor, layout: str) -> int:
     return tensor.shape[layout.index("w")] if "w" in layout else 1
 
@@ -120,6 +126,9 @@ def check_swappable(name: str, module: nn.Module) -> None:
             f"{name} ({type(module).__name__}) has a forward of its own set on the instance, which would hide ours: "
             "apply dropkey before whatever patches this module"
         )
+    problem = implementation_problem(module)
+    if problem is not None:
+        raise SiteError(f"{name} ({type(module).__name__}) cannot be reached: {problem}")
 
 
 def swap_in(module: nn.Module, site: Site) -> None:
@@ -163,7 +172,7 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
             return base.forward(self, *args, **kwargs)
         args, kwargs = _forbid_other_windows(site, args, kwargs)
         pass_ = Pass(self.training, site.entry.one_mask)
-        with Routing(site, pass_, getattr(self, "num_heads", 1)):
+        with Routing(site, pass_, _num_heads(self)):
             out = base.forward(self, *args, **kwargs)
         require_called(site, pass_)
         return out

@@ -1,12 +1,17 @@
 """Finding the attention modules of a model: their block order, patch grid and prefix tokens."""
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from torch import nn
 
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.geometry import GridAndPrefix, around_of, geometry_of, pair
+from dropkey.adapters.kinds import kind_by_place, part_of
 from dropkey.adapters.registry import entry_for, reason_to_leave
+from dropkey.adapters.table import shown
 
 __all__ = ["Found", "attention_modules", "left_alone", "unknown_attention"]
 
@@ -38,24 +43,41 @@ def attention_modules(model: nn.Module) -> list[Found]:
     the order in which they stand in the model; a module outside of any numbered list is a block of its own, but an
     attention pool belongs to the block before it.
     """
-    found: list[Found] = []
+    known = [(name, module, entry_for(module)) for name, module in model.named_modules()]
+    places = [(name, [module, *around_of(model, name)], entry) for name, module, entry in known if entry is not None]
+    parts = [part_of(around) for _, around, _ in places]
     blocks: dict[str, int] = {}
-    for name, module in model.named_modules():
-        entry = entry_for(module)
-        if entry is None:
-            continue
-        if entry.kind == "pool" and blocks:
+    found = []
+    for (name, around, entry), part in zip(places, parts, strict=True):
+        kind = kind_by_place(entry.kind, name, around, part if "decoder" in parts else None)
+        if kind == "pool" and blocks:
             block_index = len(blocks) - 1
         else:
             block_index = blocks.setdefault(_block_path(name), len(blocks))
-        found.append(Found(name, module, entry, block_index, *_geometry(model, name, module, entry)))
+        found.append(Found(name, around[0], replace(entry, kind=kind), block_index, *_geometry(entry, around)))
     return found
 
 
+def _geometry(entry: Entry, around: Sequence[nn.Module]) -> GridAndPrefix:
+    """Where the keys lie; a window is its own grid."""
+    return geometry_of(around) if entry.grid is None else (pair(getattr(around[0], entry.grid, None)), 0)
+
+
 def left_alone(model: nn.Module) -> list[str]:
-    """Return "name (Class): reason" of modules that are called attention but have no keys to drop."""
-    reasons = ((name, module, reason_to_leave(module)) for name, module in model.named_modules())
-    return [f"{_shown(name)} ({type(module).__name__}): {reason}" for name, module, reason in reasons if reason]
+    """Return "name (Class): reason" of modules that are called attention but have no keys to drop.
+
+    Modules inside of a known one, or of one that is listed, are not.
+    """
+    found: list[str] = []
+    outer: list[str] = []
+    for name, module in model.named_modules():
+        reason = reason_to_leave(module)
+        if (reason is None and entry_for(module) is None) or any(_inside(name, other) for other in outer):
+            continue
+        outer.append(name)
+        if reason is not None:
+            found.append(f"{shown(name)} ({type(module).__name__}): {reason}")
+    return found
 
 
 def unknown_attention(model: nn.Module) -> list[str]:
@@ -72,7 +94,7 @@ def unknown_attention(model: nn.Module) -> list[str]:
     ]
     names = known + [name for name, _ in suspects]
     return [
-        f"{_shown(name)} ({class_name})"
+        f"{shown(name)} ({class_name})"
         for name, class_name in suspects
         if not any(
             _inside(other, name) or other == name for other in names if (other, class_name) != (name, class_name)
@@ -87,10 +109,6 @@ def _looks_like_attention(module: nn.Module) -> bool:
     )
 
 
-def _shown(name: str) -> str:
-    return name or "(the model itself)"
-
-
 def _inside(name: str, outer: str) -> bool:
     return name != outer and (outer == "" or name.startswith(outer + "."))
 
@@ -102,37 +120,3 @@ def _block_path(name: str) -> str:
         if parts[place].isdigit() and parts[place - 1] not in _LISTS_INSIDE_A_BLOCK:
             return ".".join(parts[: place + 1])
     return name
-
-
-def _around(model: nn.Module, name: str) -> list[nn.Module]:
-    """Return the modules that contain the named one, nearest first."""
-    parts = name.split(".")[:-1] if name else []
-    return [model.get_submodule(".".join(parts[:length])) for length in range(len(parts), -1, -1)]
-
-
-def _geometry(model: nn.Module, name: str, module: nn.Module, entry: Entry) -> tuple[tuple[int, int] | None, int]:
-    """Return the grid of a module's keys and the number of prefix tokens.
-
-    A window is its own grid. Otherwise they come from the nearest module around that has ``patch_embed.grid_size`` and
-    ``num_prefix_tokens``.
-    """
-    if entry.grid is not None:
-        return _pair(getattr(module, entry.grid, None)), 0
-    around = _around(model, name)
-    grid_size = next((grid for grid in map(_grid_size, around) if grid is not None), None)
-    return grid_size, next((count for count in map(_num_prefix_tokens, around) if count is not None), 0)
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return size, size
-    return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) and len(size) == 2 else None
-
-
-def _grid_size(module: nn.Module) -> tuple[int, int] | None:
-    return _pair(getattr(getattr(module, "patch_embed", None), "grid_size", None))
-
-
-def _num_prefix_tokens(module: nn.Module) -> int | None:
-    count = getattr(module, "num_prefix_tokens", None)
-    return count if isinstance(count, int) else None

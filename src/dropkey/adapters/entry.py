@@ -21,6 +21,7 @@ class Entry:
             number; they become forbidden keys while the site acts.
         window_mask_value: the number with which the forward itself marks such keys (by ``masked_fill``).
         grid: attribute of the module that holds (rows, cols) of its keys, for the patterns "block" and "cross".
+        fused: it calls SDPA although it has no ``fused_attn`` to say so; only the handle's table needs to know.
         own_dropout: attributes that may hold the module's own attention dropout, a rate or an nn.Dropout.
     """
 
@@ -32,4 +33,5 @@ class Entry:
     window_mask: tuple[int, str] | None = None
     window_mask_value: float | None = None
     grid: str | None = None
+    fused: bool = False
     own_dropout: tuple[str, ...] = ("attn_drop", "attn_drop_p")

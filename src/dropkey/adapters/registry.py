@@ -4,11 +4,14 @@ from torch import nn
 
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.timm import TIMM_CLASSES, TIMM_LEFT_ALONE
+from dropkey.adapters.torch_nn import TORCH_CLASSES
+from dropkey.adapters.torchvision import TORCHVISION_CLASSES
+from dropkey.adapters.transformers import TRANSFORMERS_CLASSES, interface_entry, transformers_reason
 from dropkey.errors import ArgumentError
 
 __all__ = ["entry_for", "reason_to_leave", "register"]
 
-_CLASSES: dict[str, Entry] = {**TIMM_CLASSES}
+_CLASSES: dict[str, Entry] = {**TIMM_CLASSES, **TORCH_CLASSES, **TORCHVISION_CLASSES, **TRANSFORMERS_CLASSES}
 _LEFT_ALONE: dict[str, str] = {**TIMM_LEFT_ALONE}
 
 _REGISTERED: dict[type[nn.Module], Entry] = {}
@@ -39,7 +42,7 @@ def register(attention_class: type[nn.Module], *, kind: str = "self") -> type[nn
 def entry_for(module: nn.Module) -> Entry | None:
     """Return how to enter a module, or None if its class is not known."""
     for cls in type(module).__mro__:
-        entry = _REGISTERED.get(cls) or _CLASSES.get(_path(cls))
+        entry = _REGISTERED.get(cls) or _CLASSES.get(_path(cls)) or interface_entry(cls)
         if entry is not None:
             return entry
     return None
@@ -47,7 +50,7 @@ def entry_for(module: nn.Module) -> Entry | None:
 
 def reason_to_leave(module: nn.Module) -> str | None:
     """Return why a module that is called attention has nothing to drop, or None if that is not known."""
-    reasons = (_LEFT_ALONE.get(_path(cls)) for cls in type(module).__mro__)
+    reasons = (_LEFT_ALONE.get(_path(cls)) or transformers_reason(cls) for cls in type(module).__mro__)
     return next((reason for reason in reasons if reason is not None), None)
 
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from dropkey.adapters.entry import Entry
 from dropkey.adapters.site import Site, Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.patterns import Element, Token
 from dropkey.regularizers import AttentionDropout, DropKey
 
-__all__ = ["of_sites", "text_table"]
+__all__ = ["computes_softmax", "of_sites", "shown", "text_table"]
 
 
 def of_sites(
@@ -24,8 +25,8 @@ def of_sites(
     own = any(site.own_dropout for _, site, _ in rows)
     header = ["site", "kind", "block", "drop ratio", "backend", *(["its own dropout"] if own else [])]
     body = [
-        [site.name or "(the model itself)", site.entry.kind, str(site.block_index), _ratio(site, slot)]
-        + [_backend(module, slot)]
+        [shown(site.name), site.entry.kind, str(site.block_index), _ratio(site, slot)]
+        + [_backend(module, site, slot)]
         + ([_own(site)] if own else [])
         for module, site, slot in rows
     ]
@@ -33,8 +34,14 @@ def of_sites(
     if unknown:
         lines.append(f"Not reached, nothing is dropped there: {', '.join(unknown)}")
     if left_alone:
-        lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone)}")
+        more = f", and {len(left_alone) - 3} more" if len(left_alone) > 3 else ""
+        lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone[:3])}{more}")
     return "\n".join(lines)
+
+
+def shown(name: str) -> str:
+    """Return a module's name as tables and messages show it."""
+    return name or "(the model itself)"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -56,15 +63,26 @@ def _ratio(site: Site, slot: Slot) -> str:
     return f"{shown} ({dropped} of {num_keys} keys: {dropped / num_keys:.4g})"
 
 
-def _backend(module: nn.Module, slot: Slot) -> str:
+def _backend(module: nn.Module, site: Site, slot: Slot) -> str:
+    in_python = computes_softmax(module, site.entry)
     if isinstance(slot.regularizer, AttentionDropout):
-        return "weights" if slot.regularizer.renormalize else "sdpa"
+        return "weights" if slot.regularizer.renormalize or in_python else "sdpa"
+    if in_python:
+        return "its own softmax"
     if slot.backend != "auto":
         return slot.backend
     parameter = next(module.parameters(), torch.empty(0))
     tensor = parameter.new_empty((1, 1, 2, 64))
     draw = Draw(Element(), slot.ratio_tensor, torch.zeros((), dtype=torch.int64, device=tensor.device))
     return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
+
+
+def computes_softmax(module: nn.Module, entry: Entry) -> bool:
+    """Say whether a module computes its softmax in Python, as it is set now: no backend of ours runs there."""
+    if not entry.routes_softmax or entry.fused:
+        return False
+    implementation = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return implementation == "eager" if implementation else not getattr(module, "fused_attn", False)
 
 
 def _own(site: Site) -> str:

@@ -60,7 +60,6 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.models.maxxvit.AttentionCl": _WINDOW,
     "timm.models.metaformer.Attention": _SELF,
     "timm.models.mvitv2.MultiScaleAttention": _SELF,
-    "timm.models.mvitv2.MultiScaleAttentionPoolFirst": _SELF,
     "timm.models.nest.Attention": replace(_WINDOW, layout="bhw"),
     "timm.models.nextvit.EfficientAttention": _SELF,
     "timm.models.pvt_v2.Attention": _SELF,
@@ -87,6 +86,7 @@ TIMM_CLASSES: dict[str, Entry] = {
 _CHANNELS = "channel attention: no keys"
 _LINEAR = "linear attention: no softmax over keys"
 _GATES = "gates features: no keys"
+_POSITIONS = "a bias of positions, kept as it is"
 
 TIMM_LEFT_ALONE: dict[str, str] = {
     "timm.layers.cbam.ChannelAttn": _GATES,
@@ -98,6 +98,8 @@ TIMM_LEFT_ALONE: dict[str, str] = {
     "timm.layers.coord_attn.StripAttn": _GATES,
     "timm.layers.lambda_layer.LambdaLayer": _LINEAR,
     "timm.layers.non_local_attn.BatNonLocalAttn": _GATES,
+    "timm.layers.pos_embed_rel.RelPosBias": _POSITIONS,
+    "timm.layers.pos_embed_rel.RelPosMlp": _POSITIONS,
     "timm.layers.selective_kernel.SelectiveKernelAttn": _GATES,
     "timm.layers.split_attn.SplitAttn": _GATES,
     "timm.models.coat.FactorAttnConvRelPosEnc": _LINEAR,

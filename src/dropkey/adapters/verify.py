@@ -3,13 +3,14 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.site import Record, Site, Slot, per_map
-from dropkey.adapters.table import text_table
+from dropkey.adapters.table import shown, text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
 from dropkey.ops.call import AttentionCall
@@ -41,7 +42,8 @@ class Verification(NamedTuple):
     def __str__(self) -> str:
         header = ["site", "drop ratio", "dropped", "largest error", "verdict"]
         body = [
-            [c.name, f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)] for c in self.checks
+            [shown(c.name), f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)]
+            for c in self.checks
         ]
         return text_table([header, *body]) + "\nIn evaluation mode the model is untouched, bit for bit."
 
@@ -64,14 +66,16 @@ def _check_evaluation(
 ) -> None:
     model.eval()
     with _recording(rows):
-        with_slots = _flat(model(*inputs, **kwargs))
+        with _restored_random_state(model):
+            with_slots = _flat(model(*inputs, **kwargs))
         for _, site, _ in rows:
             if site.records:
                 raise SiteError(f"{site.name} acts in evaluation mode too")
     for _, _, slot in rows:
         slot.enabled = False
     try:
-        without = _flat(model(*inputs, **kwargs))
+        with _restored_random_state(model):  # some models draw in evaluation too: masked autoencoders
+            without = _flat(model(*inputs, **kwargs))
     finally:
         for _, _, slot in rows:
             slot.enabled = True
@@ -199,8 +203,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
     """Put random state, every module's mode and every buffer back at the end."""
     modes = {module: module.training for module in model.modules()}
     buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
+    with _restored_random_state(model):
         try:
             yield
         finally:
@@ -209,6 +212,11 @@ def _restored(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in buffers.items():
                     buffer.copy_(value)
+
+
+def _restored_random_state(model: nn.Module) -> AbstractContextManager[None]:
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    return torch.random.fork_rng(devices=list(devices))
 
 
 def _flat(output: Any) -> list[Tensor]:
