@@ -1,5 +1,8 @@
 """Attention regularisation for Vision Transformers: DropKey that is right, fast and one line."""
 
+import importlib
+from typing import Any
+
 from dropkey import schedules
 from dropkey.adapters.handle import Handle, apply, handle
 from dropkey.adapters.registry import register
@@ -36,3 +39,10 @@ __all__ = [
     "register",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``dropkey.models`` when it is first asked for: it needs timm, which nothing else here does."""
+    if name == "models":
+        return importlib.import_module("dropkey.models")
+    raise AttributeError(f"module 'dropkey' has no attribute {name!r}")
