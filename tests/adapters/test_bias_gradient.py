@@ -5,9 +5,9 @@ import torch
 from timm.layers import set_fused_attn
 
 import dropkey
-from dropkey.adapters.catalogue.timm import TIMM_FAMILIES
-from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES
+from dropkey.catalogue.timm import TIMM_FAMILIES
+from dropkey.catalogue.torch import TORCH_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
 FAMILIES = {f"{f.library} {f.name}": f for f in TIMM_FAMILIES + TORCH_FAMILIES + TRANSFORMERS_FAMILIES}
 BIASES = {

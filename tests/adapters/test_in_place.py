@@ -6,9 +6,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import dropkey
-from dropkey.adapters.catalogue.timm import TIMM_FAMILIES
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES
 from dropkey.adapters.site import site_of
+from dropkey.catalogue.timm import TIMM_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
 RATIO = 0.5
 

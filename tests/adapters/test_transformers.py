@@ -11,8 +11,8 @@ from oracles.attention import attention
 from oracles.masks import keep_mask
 
 import dropkey
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES
 from dropkey.adapters.site import site_of
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
 FAMILIES = {family.name: family for family in TRANSFORMERS_FAMILIES}
 DETRS = ["DETR", "Conditional DETR", "DAB-DETR", "Table Transformer"]

@@ -11,10 +11,10 @@ from oracles.masks import keep_mask
 from timm.layers import set_fused_attn
 
 import dropkey
-from dropkey.adapters.catalogue.timm import TIMM_FAMILIES
-from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES
 from dropkey.adapters.site import site_of
+from dropkey.catalogue.timm import TIMM_FAMILIES
+from dropkey.catalogue.torch import TORCH_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
 SWINS = [
     family

@@ -5,15 +5,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from torch import Tensor, nn
-from torchvision.models.swin_transformer import (  # type: ignore[import-untyped]
+from torchvision.models.swin_transformer import (
     PatchMergingV2,
     SwinTransformer,
     SwinTransformerBlockV2,
 )
 
-from dropkey.adapters.catalogue.family import Family, images
+from dropkey.catalogue.family import Family, images
 
 __all__ = ["TORCH_FAMILIES"]
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import dropkey
-from dropkey.adapters.catalogue.__main__ import page, row
-from dropkey.adapters.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
-from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
 from dropkey.adapters.site import Site, site_of
 from dropkey.adapters.table import computes_softmax
+from dropkey.catalogue.__main__ import page, row
+from dropkey.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
+from dropkey.catalogue.torch import TORCH_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
 
 # Kinds of sites in the small model, in the order of its blocks.
 TIMM_KINDS = {
@@ -256,7 +256,7 @@ def test_a_model_without_keys_is_refused_with_the_reason(family):
         dropkey.apply(family.small(), dropkey.DropKey(0.4))
 
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "models.md"
 
 
 @pytest.mark.parametrize("name", ["ViT", "VOLO", "XCiT", "DETR", "D-FINE", "nn.Transformer", "CoaT"])

@@ -1,4 +1,4 @@
-"""Write the docs' table of models: ``python -m dropkey.adapters.catalogue docs/reference/models.md``.
+"""Write the docs' table of models: ``python -m dropkey.catalogue docs/reference/models.md``.
 
 Public models are built without memory for their weights (on the meta device) and counted; nothing is downloaded.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from dropkey.adapters.catalogue.family import Family
-from dropkey.adapters.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
-from dropkey.adapters.catalogue.torch import TORCH_FAMILIES
-from dropkey.adapters.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
 from dropkey.adapters.discover import attention_modules, left_alone
 from dropkey.adapters.table import computes_softmax
+from dropkey.catalogue.family import Family
+from dropkey.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
+from dropkey.catalogue.torch import TORCH_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES, TRANSFORMERS_WITHOUT_KEYS
 
 __all__ = ["page", "row"]
 
@@ -54,7 +54,7 @@ def page() -> str:
 
 _INTRODUCTION = """# Models that dropkey knows
 
-This page is written by `python -m dropkey.adapters.catalogue docs/reference/models.md`.
+This page is written by `python -m dropkey.catalogue docs/reference/models.md`.
 
 `dropkey.apply` gives every attention module of these models a subclass of its own class. In training the subclass sends
 the module's own call of `scaled_dot_product_attention` (SDPA) or of `softmax` to dropkey; everywhere else it calls the
@@ -72,7 +72,7 @@ asks); *pool* (an attention pool); *outlook* (VOLO: the keys are the places of a
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m dropkey.adapters.catalogue FILE")
+        sys.exit("usage: python -m dropkey.catalogue FILE")
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(), encoding="utf-8")

@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from dropkey.adapters.catalogue.family import Family, images
+from dropkey.catalogue.family import Family, images
 
 __all__ = ["TRANSFORMERS_FAMILIES", "TRANSFORMERS_WITHOUT_KEYS"]
 

@@ -10,7 +10,7 @@ from timm.models.metaformer import Attention, LayerNorm2dNoBias, LayerNormNoBias
 from timm.models.mvitv2 import MultiScaleVitCfg
 from torch import nn
 
-from dropkey.adapters.catalogue.family import Family, images
+from dropkey.catalogue.family import Family, images
 
 __all__ = ["TIMM_FAMILIES"]
 
