@@ -84,22 +84,21 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
     grads = tuple(_token_major(t, *t.shape) for t in (query, key, value))
+    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
-    shape = (*query.shape[:3], key.shape[2])
-    kernel().backward(
-        pack(
-            query,
-            key,
-            value,
-            DrawNumbers(*draw),
-            scale=scale,
-            is_causal=is_causal,
-            bias=_kernel_bias(bias, query, key),
-            grad_bias=None if for_bias is None else for_bias.expand(shape),
-            outputs=(out, grad_out, *grads),
-            lse=lse,
-        )
+    call = pack(
+        query,
+        key,
+        value,
+        DrawNumbers(*draw),
+        scale=scale,
+        is_causal=is_causal,
+        bias=kernel_bias,
+        grad_bias=None if for_bias is None else for_bias.expand(*query.shape[:3], key.shape[2]),
+        outputs=(out, grad_out, *grads),
+        lse=lse,
     )
+    kernel().backward(call)
     return (*grads, lse.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
 
 
