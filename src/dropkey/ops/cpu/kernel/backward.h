@@ -28,10 +28,10 @@ class Backward {
 
   long items() const { return batch_items() * head_items(); }
 
-  void operator()(long item) const {
+  void operator()(long item, long after) const {
     long batches = p.batch / batch_items(), heads = p.kv_heads / head_items();
     long b = item / head_items() * batches, kv = item % head_items() * heads;
-    for (long n = 0; n < batches * heads; ++n) run_head(b + n / heads, kv + n % heads);
+    for (long n = 0; n < batches * heads; ++n) run_head(b + n / heads, kv + n % heads, after);
   }
 
  private:
@@ -39,8 +39,9 @@ class Backward {
   long batch_items() const { return p.grad_bias.data && p.grad_bias.batch == 0 ? 1 : p.batch; }
   long head_items() const { return p.grad_bias.data && p.grad_bias.head == 0 ? 1 : p.kv_heads; }
 
-  void run_head(long b, long kv) const {
+  void run_head(long b, long kv, long after) const {
     Buffers to = take();
+    to.after = group > 1 || p.grad_bias.data ? -1 : after;
     for (long g = 0; g < group; ++g) prepare(to, b, kv * group + g, g);
     for (long c = 0; c < cut.chunks; c += chunks) run_block(to, b, kv, c, std::min(c + chunks, cut.chunks));
     for (long g = 0; g < group; ++g)
@@ -57,6 +58,8 @@ class Backward {
     float *grad_query, *grad_key, *grad_value;
     float *delta, *share;  // of all queries
     uint8_t *bits, *allowed;
+    long after;  // the head that this thread takes next
+    Ahead ahead;
   };
 
   Buffers take() const {
@@ -143,6 +146,7 @@ class Backward {
       pack_along(to.query_along, even, query, at.rows, p.head_dim);
       pack_along(to.grad_out_along, even, grad_out, at.rows, p.value_dim);
     }
+    look_ahead(to, at, past);
     redraw_tile(keep_, at, to.bits, to.allowed, lse(at.batch, at.head));
     for (long c = chunk; c < past; ++c) run_chunk(to, at, g, cut.begin(c), cut.width(c));
   }
@@ -153,16 +157,17 @@ class Backward {
     long real = std::min(keys, p.keys - first);
     int rows = (int)at.rows, columns = (int)keys;
     multiply(rows, columns, depth_of<Cell>(p.head_dim), to.query, {width_qk / per, 1},
-             to.key_lanes + offset * width_qk / per, keys, to.logits, kPitch, false);
+             to.key_lanes + offset * width_qk / per, keys, to.logits, kPitch, false, to.ahead);
     multiply(rows, columns, depth_of<Cell>(p.value_dim), to.grad_out, {width_v / per, 1},
-             to.value_lanes + offset * width_v / per, keys, to.products, kPitch, false);
+             to.value_lanes + offset * width_v / per, keys, to.products, kPitch, false, to.ahead);
     slope_rows(to, at, g, first, keys);
     multiply((int)real, (int)lanes_v, even / per, to.weights_along, {1, kPitch}, to.grad_out_along, lanes_v,
-             to.grad_value + offset * lanes_v, lanes_v, true);
+             to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
     multiply((int)real, (int)lanes_qk, even / per, to.slopes_along, {1, kPitch}, to.query_along, lanes_qk,
-             to.grad_key + offset * lanes_qk, lanes_qk, true);
-    multiply(rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes, {kPitch / per, 1}, to.key_along + offset / per * lanes_qk,
-             lanes_qk, to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true);
+             to.grad_key + offset * lanes_qk, lanes_qk, true, to.ahead);
+    multiply(rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes, {kPitch / per, 1},
+             to.key_along + offset / per * lanes_qk, lanes_qk,
+             to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true, to.ahead);
   }
 
   // Logits become weights, gradients of the weights become gradients of the logits.
@@ -187,6 +192,26 @@ class Backward {
       }
     }
     if constexpr (kPer<Cell> > 1) pair_up(to, at.rows, keys);
+  }
+
+  // What the next tile reads; at the end of a small head also what it will write and what the next head reads.
+  void look_ahead(Buffers& to, const Patch& at, long past) const {
+    to.ahead = {};
+    long next = at.first + at.rows, left = p.queries - next;
+    if (left > 0) {
+      to.ahead.add(p.query.rows<const T>(at.batch, at.head).from(next), std::min(tile, left), p.head_dim);
+      to.ahead.add(p.grad_out.rows<const T>(at.batch, at.head).from(next), std::min(tile, left), p.value_dim);
+    }
+    if (left > 0 || past < cut.chunks || to.after < 0 || 2 * (p.queries + p.keys) * width_qk * 4 > kAheadBytes) return;
+    long b = to.after / p.heads, h = to.after % p.heads;
+    to.ahead.add(p.grad_query.rows<const T>(at.batch, at.head), p.queries, p.head_dim);
+    to.ahead.add(p.grad_key.rows<const T>(at.batch, at.head), p.keys, p.head_dim);
+    to.ahead.add(p.grad_value.rows<const T>(at.batch, at.head), p.keys, p.value_dim);
+    to.ahead.add(p.out.rows<const T>(b, h), p.queries, p.value_dim);
+    to.ahead.add(p.grad_out.rows<const T>(b, h), p.queries, p.value_dim);
+    to.ahead.add(p.key.rows<const T>(b, h), p.keys, p.head_dim);
+    to.ahead.add(p.value.rows<const T>(b, h), p.keys, p.value_dim);
+    to.ahead.add(p.query.rows<const T>(b, h), p.queries, p.head_dim);
   }
 
   void pair_up(Buffers& to, long rows, long keys) const {

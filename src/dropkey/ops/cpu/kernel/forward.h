@@ -28,8 +28,9 @@ class Forward {
   long items() const { return p.batch * p.heads * parts; }
 
   // One part of the queries of one head.
-  void operator()(long item) const {
+  void operator()(long item, long after) const {
     Buffers to = take();
+    to.after = after < 0 ? -1 : after / parts;
     long head = item / parts, part = item % parts, b = head / p.heads, h = head % p.heads;
     long kv = h / (p.heads / p.kv_heads);
     pack(to, p.key.rows<const T>(b, kv), p.value.rows<const T>(b, kv));
@@ -45,6 +46,8 @@ class Forward {
     V* scratch;
     float *logits, *out, *bias, *highest, *total;
     uint8_t *bits, *allowed, *uniform;
+    long after;  // the head that this thread takes next
+    Ahead ahead;
   };
 
   Buffers take() const {
@@ -87,6 +90,7 @@ class Forward {
 
   void run_tile(Buffers& to, const Patch& at) const {
     pack_plain(to.queries, at.rows, p.query.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.head_dim);
+    look_ahead(to, at);
     draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
     std::memset(to.out, 0, (size_t)(at.rows * out_width) * sizeof(float));
     for (long i = 0; i < at.rows; ++i) to.highest[i] = -kInfinity, to.total[i] = 0;
@@ -98,12 +102,28 @@ class Forward {
     long first = cut.begin(chunk), row = width_of<Cell>(p.head_dim) / kPer<Cell>;
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1}, panel_of(to, c),
-               cut.width(c), to.logits + cut.begin(c) - first, pitch(), false);
+               cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
     for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.begin(past) - first);
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)out_width, depth_of<Cell>(std::min(cut.width(c), p.keys - cut.begin(c))),
                to.weights + (cut.begin(c) - first) / kPer<Cell>, {pitch() / kPer<Cell>, 1},
-               to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out, out_width, true);
+               to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out, out_width, true,
+               to.ahead);
+  }
+
+  // What this tile writes, what the next tile reads, and what the next head reads if it is small enough.
+  void look_ahead(Buffers& to, const Patch& at) const {
+    to.ahead = {};
+    to.ahead.add(p.out.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.value_dim);
+    long left = p.queries - at.first - at.rows;
+    if (left > 0)
+      to.ahead.add(p.query.rows<const T>(at.batch, at.head).from(at.first + at.rows), std::min(tile, left), p.head_dim);
+    if (left > 0 || to.after < 0) return;
+    long b = to.after / p.heads, h = to.after % p.heads, kv = h / (p.heads / p.kv_heads);
+    to.ahead.add(p.query.rows<const T>(b, h), std::min(tile, (long)p.queries), p.head_dim);
+    if (p.keys * (p.head_dim + p.value_dim) * (long)sizeof(T) > kAheadBytes) return;
+    to.ahead.add(p.key.rows<const T>(b, kv), p.keys, p.head_dim);
+    to.ahead.add(p.value.rows<const T>(b, kv), p.keys, p.value_dim);
   }
 
   // Logits of one row become weights relative to the highest logit so far.

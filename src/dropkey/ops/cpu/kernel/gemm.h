@@ -1,7 +1,7 @@
 // c[M][N] (+)= a[M][K] * b[K][N] with a register-blocked micro-kernel: lanes run along N, `a` is broadcast, so `a`
 // may be read in any order (also transposed) and only `b` has to be packed.
 #pragma once
-#include "simd.h"
+#include "ahead.h"
 
 namespace dropkey {
 
@@ -68,19 +68,20 @@ static void block_of(int rows, long depth, const Cell* a, Operand by, const Cell
 
 template <int V, class Cell>
 static void panel(int rows, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c, long ldc,
-                  bool add) {
+                  bool add, Ahead& ahead) {
   constexpr int R = rows_of_block(V);
   int groups = (rows + R - 1) / R;
   for (int g = 0; g < groups; ++g) {
     int first = (int)((long)rows * g / groups), past = (int)((long)rows * (g + 1) / groups);
     block_of<R, V>(past - first, depth, a + first * by.row, by, b, ldb, c + first * ldc, ldc, add);
+    ahead();
   }
 }
 
 // `columns` counts lanes and is a multiple of W.
 template <class Cell>
 static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,
-                     long ldc, bool add) {
+                     long ldc, bool add, Ahead& ahead) {
   int vectors = columns / W, panels = (vectors + kVectors - 1) / kVectors;
   for (int p = 0; p < panels; ++p) {
     int first = vectors * p / panels, past = vectors * (p + 1) / panels;
@@ -88,11 +89,11 @@ static void multiply(int rows, int columns, long depth, const Cell* a, Operand b
     float* out = c + first * W;
     switch (past - first) {
 #if defined(__AVX512F__)
-      case 4: panel<4>(rows, depth, a, by, right, ldb, out, ldc, add); break;
-      case 3: panel<3>(rows, depth, a, by, right, ldb, out, ldc, add); break;
+      case 4: panel<4>(rows, depth, a, by, right, ldb, out, ldc, add, ahead); break;
+      case 3: panel<3>(rows, depth, a, by, right, ldb, out, ldc, add, ahead); break;
 #endif
-      case 2: panel<2>(rows, depth, a, by, right, ldb, out, ldc, add); break;
-      default: panel<1>(rows, depth, a, by, right, ldb, out, ldc, add);
+      case 2: panel<2>(rows, depth, a, by, right, ldb, out, ldc, add, ahead); break;
+      default: panel<1>(rows, depth, a, by, right, ldb, out, ldc, add, ahead);
     }
   }
 }

@@ -20,7 +20,7 @@ static void run(const Problem& p) {
 static void fill_mask(const Problem& p, uint8_t* mask) {
   Keep keep(p);
   long width = padded(p.keys, kGroup);
-  share(p.batch * p.heads, p.threads, [&](long head) {
+  share(p.batch * p.heads, p.threads, [&](long head, long) {
     std::vector<uint8_t> bits((size_t)(width / 8 + 16));
     for (long i = 0; i < p.queries; ++i) {
       keep.draw(bits.data(), {head / p.heads, head % p.heads, i, 1, 0, width});

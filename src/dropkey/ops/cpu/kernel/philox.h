@@ -27,17 +27,24 @@ INLINE Longs product(Longs a, uint32_t b) {
 #endif
 }
 
-// Words 0 to 3 of each call, in the lower halves of the lanes.
+INLINE Counters round_of(Counters x, uint32_t k0, uint32_t k1) {
+  Longs p0 = product(x.c0, 0xD2511F53u), p1 = product(x.c2, 0xCD9E8D57u);
+  return {(p1 >> 32) ^ x.c1 ^ (uint64_t)k0, p1, (p0 >> 32) ^ x.c3 ^ (uint64_t)k1, p0};
+}
+
+// From counters to words 0 to 3 of each call, in the lower halves of the lanes.
 INLINE Counters philox(Counters x, Key key) {
-  uint32_t k0 = key.low, k1 = key.high;
 #pragma GCC unroll 7
-  for (int round = 0; round < kRounds; ++round) {
-    Longs p0 = product(x.c0, 0xD2511F53u), p1 = product(x.c2, 0xCD9E8D57u);
-    x = {(p1 >> 32) ^ x.c1 ^ (uint64_t)k0, p1, (p0 >> 32) ^ x.c3 ^ (uint64_t)k1, p0};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
+  for (uint32_t n = 0; n < kRounds; ++n) x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
   return x;
+}
+
+INLINE void philox_two(Counters& x, Counters& y, Key key) {
+#pragma GCC unroll 7
+  for (uint32_t n = 0; n < kRounds; ++n) {
+    x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
+    y = round_of(y, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
+  }
 }
 
 struct Block4 {
@@ -141,7 +148,18 @@ static void draw_rows(uint8_t* bits, long first_row, long rows, long first_block
   }
   Walk walk((uint64_t)first_row, (uint64_t)first_block, (uint64_t)per_row);
   Longs head = Longs{} + c2, kind = Longs{} + stream;
-  for (long done = 0; done < total; done += kCalls, walk.advance())
+  long done = 0;
+  // Two at a time: one alone waits for its own multiplications.
+  for (; done + kCalls < total; done += 2 * kCalls) {
+    Counters first = {walk.c0, walk.c1, head, kind};
+    walk.advance();
+    Counters second = {walk.c0, walk.c1, head, kind};
+    walk.advance();
+    philox_two(first, second, key);
+    keep_bytes(bits + done, first, threshold);
+    keep_bytes(bits + done + kCalls, second, threshold);
+  }
+  for (; done < total; done += kCalls, walk.advance())
     keep_bytes(bits + done, philox({walk.c0, walk.c1, head, kind}, key), threshold);
 }
 
