@@ -65,7 +65,7 @@ def pack(
     bias: Tensor | None = None,
     grad_bias: Tensor | None = None,
     outputs: tuple[Tensor, ...] = (),
-    lse: Tensor | None = None,
+    sums: Tensor | None = None,
 ) -> bytes:
     """Lay a call out as the kernel reads it.
 
@@ -79,7 +79,7 @@ def pack(
         bias: bool or float32, already expanded to (B, H, Nq, Nk).
         grad_bias: float32, likewise expanded: broadcast dimensions are summed into.
         outputs: out, and for the backward pass the gradients of out, query, key and value.
-        lse: float32 (B, H, Nq), contiguous.
+        sums: float32 (2, B, H, Nq), contiguous: highest logit, and one over the sum of the weights, of each query.
     """
     batch, heads, queries, dim = query.shape
     half = int(query.dtype == torch.bfloat16)
@@ -102,7 +102,7 @@ def pack(
         *_bias_fields(grad_bias),
         *tensors,
         *(0,) * (4 * _TENSORS - len(tensors)),
-        0 if lse is None else lse.data_ptr(),
+        0 if sums is None else sums.data_ptr(),
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 
 __all__ = ["attention_operator", "mask_operator"]
@@ -21,7 +21,7 @@ _library.define(
 )
 _library.define(
     "cpu_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, "
-    f"Tensor lse, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)"
+    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define(f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {_DRAW}) -> Tensor")
 
@@ -52,13 +52,13 @@ def _forward(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
 ) -> tuple[Tensor, Tensor]:
     query, key, value = _rows(query), _rows(key), _rows(value)
-    out, lse = _forward_fake(query, key, value, bias, scale, is_causal, *draw)
+    out, sums = _forward_fake(query, key, value, bias, scale, is_causal, *draw)
     bias = _kernel_bias(bias, query, key)
     numbers = DrawNumbers(*draw)
     kernel().forward(
-        pack(query, key, value, numbers, scale=scale, is_causal=is_causal, bias=bias, outputs=(out,), lse=lse)
+        pack(query, key, value, numbers, scale=scale, is_causal=is_causal, bias=bias, outputs=(out,), sums=sums)
     )
-    return out, lse
+    return out, sums
 
 
 def _forward_fake(
@@ -66,7 +66,7 @@ def _forward_fake(
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, _ = query.shape
     out = _token_major(query, batch, heads, queries, value.shape[3])
-    return out, query.new_empty((batch, heads, queries), dtype=torch.float32)
+    return out, query.new_empty((2, batch, heads, queries), dtype=torch.float32)
 
 
 def _backward(
@@ -76,7 +76,7 @@ def _backward(
     value: Tensor,
     bias: Tensor | None,
     out: Tensor,
-    lse: Tensor,
+    sums: Tensor,
     grad_bias: bool,
     scale: float,
     is_causal: bool,
@@ -96,10 +96,10 @@ def _backward(
         bias=kernel_bias,
         grad_bias=None if for_bias is None else for_bias.expand(*query.shape[:3], key.shape[2]),
         outputs=(out, grad_out, *grads),
-        lse=lse,
+        sums=sums,
     )
     kernel().backward(call)
-    return (*grads, lse.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
+    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
 
 
 def _backward_fake(
@@ -125,6 +125,18 @@ def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *dra
     return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool)
 
 
+class _Final(torch.autograd.Function):
+    """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, *causes: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise BackendError("backend 'cpu' has no second derivative; use backend='reference'")
+
+
 class _Attention(torch.autograd.Function):
     """The autograd formula. Written out, because torch's ``register_autograd`` takes twice the time per call."""
 
@@ -143,27 +155,29 @@ class _Attention(torch.autograd.Function):
         numbers: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            out, lse = attention_operator(
+            out, sums = attention_operator(
                 query, key, value, bias, scale, is_causal, drop_ratio, seed, seed_threshold, numbers
             )
-        ctx.save_for_backward(query, key, value, bias, out, lse, drop_ratio, seed, seed_threshold)
+        ctx.save_for_backward(query, key, value, bias, out, sums, drop_ratio, seed, seed_threshold)
         ctx.numbers = scale, is_causal, numbers
-        ctx.mark_non_differentiable(lse)
+        ctx.mark_non_differentiable(sums)
         ctx.set_materialize_grads(False)
-        return out, lse
+        return out, sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_out is None:
             return (None,) * 10
-        query, key, value, bias, out, lse, *tensors = ctx.saved_tensors
+        query, key, value, bias, out, sums, *tensors = ctx.saved_tensors
         scale, is_causal, numbers = ctx.numbers
         wanted = bias is not None and ctx.needs_input_grad[3]
         *grads, grad_bias = _backward_operator(
-            grad_out, query, key, value, bias, out, lse, wanted, scale, is_causal, *tensors, numbers
+            grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, *tensors, numbers
         )
-        return (*grads, grad_bias if wanted else None, *(None,) * 6)
+        given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
+        if torch.is_grad_enabled():  # somebody wants to differentiate once more
+            given = tuple(g if g is None else _Final.apply(g, grad_out, query, key, value) for g in given)
+        return (*given, *(None,) * 6)
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-// Gradients of query, key and value. The weights are computed again from the logits and their saved logarithmic sums,
+// Gradients of query, key and value. The weights are computed again from the logits and their saved sums,
 // the kept keys are drawn again: nothing of the size queries x keys is read. One item is one key head, so that no sum
 // depends on who computes what.
 #pragma once
@@ -56,7 +56,7 @@ class Backward {
     V* scratch;
     float *logits, *products, *bias;
     float *grad_query, *grad_key, *grad_value;
-    float *delta, *share;  // of all queries
+    float* delta;  // of all queries
     uint8_t *bits, *allowed;
     long after;  // the head that this thread takes next
     Ahead ahead;
@@ -86,7 +86,6 @@ class Backward {
       to.grad_key = memory.take<float>(block_keys * lanes_qk);
       to.grad_value = memory.take<float>(block_keys * lanes_v);
       to.delta = memory.take<float>(group * p.queries);
-      to.share = memory.take<float>(group * p.queries);
       to.bits = memory.take<uint8_t>(tile * block_keys / 8);
       to.allowed = memory.take<uint8_t>(cut.groups * 2);
       if (!measuring) return to;
@@ -96,8 +95,6 @@ class Backward {
 
   static constexpr long kPitch = 64 + 16;
 
-  const float* lse(long b, long h) const { return p.lse + (b * p.heads + h) * p.queries; }
-
   // What is known of each query before any key is looked at.
   void prepare(Buffers& to, long b, long h, long g) const {
     Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
@@ -105,16 +102,7 @@ class Backward {
     for (long i = 0; i < p.queries; ++i) {
       if (i + kAhead < p.queries) fetch(out.row(i + kAhead), p.value_dim), fetch(grad_out.row(i + kAhead), p.value_dim);
       to.delta[g * p.queries + i] = dot(out.row(i), grad_out.row(i), p.value_dim);
-      to.share[g * p.queries + i] = lse(b, h)[i] == kInfinity ? share_of(to, b, h, i) : 0;
     }
-  }
-
-  // The weight of each allowed key in a row that keeps none.
-  float share_of(Buffers& to, long b, long h, long i) const {
-    keep_.allow(to.allowed, {b, h, i, 1, 0, cut.groups * 16}, i);
-    long count = 0;
-    for (long n = 0; n < cut.groups * 2; ++n) count += __builtin_popcount(to.allowed[n]);
-    return count ? 1.0f / (float)count : 0.0f;
   }
 
   void run_block(Buffers& to, long b, long kv, long chunk, long past) const {
@@ -147,7 +135,7 @@ class Backward {
       pack_along(to.grad_out_along, even, grad_out, at.rows, p.value_dim);
     }
     look_ahead(to, at, past);
-    redraw_tile(keep_, at, to.bits, to.allowed, lse(at.batch, at.head));
+    redraw_tile(keep_, at, to.bits, to.allowed, sums_of(p, at.batch, at.head));
     for (long c = chunk; c < past; ++c) run_chunk(to, at, g, cut.begin(c), cut.width(c));
   }
 
@@ -172,12 +160,12 @@ class Backward {
 
   // Logits become weights, gradients of the weights become gradients of the logits.
   void slope_rows(Buffers& to, const Patch& at, long g, long first, long keys) const {
-    const float *sums = lse(at.batch, at.head) + at.first, *delta = to.delta + g * p.queries + at.first;
-    const float* share = to.share + g * p.queries + at.first;
+    const float *highest = sums_of(p, at.batch, at.head) + at.first, *share = highest + p.batch * p.heads * p.queries;
+    const float* delta = to.delta + g * p.queries + at.first;
     for (long i = 0; i < at.rows; ++i) {
       const uint8_t* bits = to.bits + i * at.pitch() + (first - at.first_key) / 8;
       float *logits = to.logits + i * kPitch, *products = to.products + i * kPitch;
-      if (sums[i] == kInfinity) {
+      if (highest[i] == kInfinity) {
         fill_share(logits, bits, share[i], keys);
         fill_zeros(products, keys);
       } else {
@@ -187,7 +175,7 @@ class Backward {
           add_bias(logits, to.bias, unit, keys);
           unit = 1;
         }
-        slope(logits, products, bits, unit, sums[i], delta[i], keys);
+        slope(logits, products, bits, unit, highest[i], share[i], delta[i], keys);
         if (p.grad_bias.data) add_slopes(p, at.batch, at.head, at.first + i, first, products, keys);
       }
     }

@@ -157,20 +157,14 @@ class Forward {
 
   void finish(Buffers& to, const Patch& at) const {
     Rows<T> out = p.out.rows<T>(at.batch, at.head).from(at.first);
-    float* lse = p.lse + (at.batch * p.heads + at.head) * p.queries + at.first;
+    float* highest = sums_of(p, at.batch, at.head) + at.first;
     for (long i = 0; i < at.rows; ++i) {
-      float factor = to.total[i] > 0 ? 1 / to.total[i] : to.total[i] == 0 ? 0 : to.total[i];
-      write_row(out.row(i), to.out + i * out_width, p.value_dim, factor);
+      float share = to.total[i] == 0 ? 0 : 1 / to.total[i];
+      write_row(out.row(i), to.out + i * out_width, p.value_dim, share);
+      // Infinity marks a row without a kept key: its weights do not depend on the logits.
+      highest[i] = to.uniform[i] ? kInfinity : to.highest[i];
+      highest[p.batch * p.heads * p.queries + i] = share;
     }
-    save_sums(to, at.rows, lse);
-  }
-
-  // Infinity marks a row without a kept key: its weights do not depend on the logits.
-  void save_sums(Buffers& to, long rows, float* lse) const {
-    for (long i = 0; i < rows; i += W)
-      store_part(lse + i, load(to.highest + i) + log2(max(load(to.total + i), splat(1))), std::min((long)W, rows - i));
-    for (long i = 0; i < rows; ++i)
-      if (to.uniform[i]) lse[i] = kInfinity;
   }
 
   const Problem& p;

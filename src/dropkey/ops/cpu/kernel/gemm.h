@@ -39,7 +39,7 @@ INLINE void block(long depth, const Cell* a, Operand by, const Cell* b, long ldb
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = add ? load(c + r * ldc + v * W) : Floats{};
+    for (int v = 0; v < V; ++v) sum[r][v] = Floats{};
   for (long k = 0; k < depth; ++k, a += by.step, b += ldb) {
     decltype(lanes(b)) right[V];
 #pragma GCC unroll 4
@@ -54,7 +54,10 @@ INLINE void block(long depth, const Cell* a, Operand by, const Cell* b, long ldb
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(c + r * ldc + v * W, sum[r][v]);
+    for (int v = 0; v < V; ++v) {
+      float* to = c + r * ldc + v * W;
+      store(to, add ? load(to) + sum[r][v] : sum[r][v]);
+    }
 }
 
 template <int R, int V, class Cell>
@@ -78,10 +81,9 @@ static void panel(int rows, long depth, const Cell* a, Operand by, const Cell* b
   }
 }
 
-// `columns` counts lanes and is a multiple of W.
 template <class Cell>
-static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,
-                     long ldc, bool add, Ahead& ahead) {
+static void multiply_piece(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb,
+                           float* c, long ldc, bool add, Ahead& ahead) {
   int vectors = columns / W, panels = (vectors + kVectors - 1) / kVectors;
   for (int p = 0; p < panels; ++p) {
     int first = vectors * p / panels, past = vectors * (p + 1) / panels;
@@ -95,6 +97,19 @@ static void multiply(int rows, int columns, long depth, const Cell* a, Operand b
       case 2: panel<2>(rows, depth, a, by, right, ldb, out, ldc, add, ahead); break;
       default: panel<1>(rows, depth, a, by, right, ldb, out, ldc, add, ahead);
     }
+  }
+}
+
+constexpr long kPiece = 96;  // most cells along K in one sum
+
+// `columns` counts lanes and is a multiple of W. Sums are made piece by piece: a long chain of additions rounds more.
+template <class Cell>
+static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,
+                     long ldc, bool add, Ahead& ahead) {
+  long pieces = (depth + kPiece - 1) / kPiece, past;
+  for (long n = 0, k = 0; n < pieces; ++n, k = past, add = true) {
+    past = depth * (n + 1) / pieces;
+    multiply_piece(rows, columns, past - k, a + k * by.step, by, b + k * ldb, ldb, c, ldc, add, ahead);
   }
 }
 

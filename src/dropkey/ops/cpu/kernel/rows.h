@@ -13,6 +13,9 @@ INLINE bool any_bit(const uint8_t* bits, long bytes) {
   return any != 0;
 }
 
+// The highest logits of a head; one over the sums of its weights lie batch * heads * queries further.
+INLINE float* sums_of(const Problem& p, long b, long h) { return p.sums + (b * p.heads + h) * p.queries; }
+
 // Bits of all rows of a tile; a row that keeps none is shown all that it is allowed, and marked.
 static void draw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, uint8_t* uniform) {
   keep.draw(bits, at);
@@ -28,13 +31,13 @@ static void draw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t*
   }
 }
 
-// The same bits for a part of the keys, where rows without a kept key are known by their infinite sum.
-static void redraw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, const float* lse) {
+// The same bits for a part of the keys, where rows without a kept key are known by their infinite maximum.
+static void redraw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, const float* highest) {
   keep.draw(bits, at);
   bool last = at.first_key + at.keys > keep.keys(), known = false;
   for (long i = 0; i < at.rows; ++i) {
     uint8_t* row = bits + i * at.pitch();
-    bool uniform = lse[at.first + i] == kInfinity;
+    bool uniform = highest[at.first + i] == kInfinity;
     if (!uniform && !last && !keep.forbids()) continue;
     if (!known || !keep.allows_all_alike()) keep.allow(allowed, at, at.first + i);
     known = true;
@@ -85,10 +88,11 @@ static float exponentiate(V* weights, const float* logits, const uint8_t* bits, 
 }
 
 // In place: logits to weights, products (of gradient and value) to gradients of the logits.
-static void slope(float* logits, float* products, const uint8_t* bits, float unit, float lse, float delta, long keys) {
-  Floats factor = splat(unit), shift = splat(-lse), mean = splat(delta);
+static void slope(float* logits, float* products, const uint8_t* bits, float unit, float highest, float share,
+                  float delta, long keys) {
+  Floats factor = splat(unit), shift = splat(-highest), part = splat(share), mean = splat(delta);
   for (long k = 0; k < keys; k += W) {
-    Floats weight = only(mask_at(bits, (int)(k / W)), power2(load(logits + k) * factor + shift));
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2(load(logits + k) * factor + shift) * part);
     store(logits + k, weight);
     store(products + k, weight * (load(products + k) - mean));
   }

@@ -142,12 +142,4 @@ INLINE Floats power2(Floats x) {
   return times_power2(y, whole);
 }
 
-// Logarithm to base 2 of finite x >= 1: a straight line per power of two, then three steps of Newton's method.
-INLINE Floats log2(Floats x) {
-  Ints bits = (Ints)x;
-  Floats y = __builtin_convertvector(bits - (127 << 23), Floats) * (1.0f / (1 << 23));
-  for (int step = 0; step < 3; ++step) y += (x * power2(-y) - 1) * 1.4426950408889634f;
-  return y;
-}
-
 }  // namespace dropkey
