@@ -21,7 +21,8 @@ class Cpu:
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
-        return library.unavailable()
+        reason: str | None = library.unavailable()
+        return reason
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""

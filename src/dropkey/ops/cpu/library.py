@@ -133,7 +133,7 @@ def kernel() -> Kernel:
     return loaded
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def unavailable() -> str | None:
     """Return why there is no kernel on this machine, or None; compiles it if need be."""
     loaded = _load()

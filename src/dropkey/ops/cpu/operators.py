@@ -14,16 +14,17 @@ __all__ = ["attention_operator", "mask_operator"]
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 _DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
 
-_library = torch.library.Library("dropkey", "FRAGMENT")
-_library.define(
+_SCHEMAS = (
     "cpu_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal, "
-    f"{_DRAW}) -> (Tensor, Tensor)"
-)
-_library.define(
+    f"{_DRAW}) -> (Tensor, Tensor)",
     "cpu_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, "
-    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)"
+    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {_DRAW}) -> Tensor",
 )
-_library.define(f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {_DRAW}) -> Tensor")
+
+_library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
+for _schema in _SCHEMAS:
+    _library.define(_schema)
 
 attention_operator = torch.ops.dropkey.cpu_attention.default
 _backward_operator = torch.ops.dropkey.cpu_attention_backward.default
@@ -33,6 +34,10 @@ mask_operator = torch.ops.dropkey.cpu_keep_mask.default
 def _token_major(like: Tensor, batch: int, heads: int, tokens: int, dim: int) -> Tensor:
     """An empty (B, H, N, D) whose memory is (B, N, H, D): joining the heads afterwards moves nothing."""
     return like.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
+
+
+def _grads_fake(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _token_major(query, *query.shape), _token_major(key, *key.shape), _token_major(value, *value.shape)
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -83,7 +88,7 @@ def _backward(
     *draw: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
-    grads = tuple(_token_major(t, *t.shape) for t in (query, key, value))
+    grads = _grads_fake(query, key, value)
     kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
     call = pack(
@@ -105,19 +110,17 @@ def _backward(
 def _backward_fake(
     grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grads = tuple(_token_major(t, *t.shape) for t in (query, key, value))
-    grad_bias = rest[2] and bias is not None
-    return (*grads, torch.empty_like(bias) if grad_bias else query.new_empty(0, dtype=torch.float32))
+    wanted = rest[2]
+    grad_bias = torch.empty_like(bias) if bias is not None and wanted else query.new_empty(0, dtype=torch.float32)
+    return (*_grads_fake(query, key, value), grad_bias)
 
 
 def _mask(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
-    seed = draw[1]
     like = torch.empty(()).expand(batch, num_heads, num_queries, 1)
     keys = torch.empty(()).expand(batch, num_heads, num_keys, 1)
     mask = _mask_fake(batch, num_heads, num_queries, num_keys, *draw)
     if mask.numel():
         kernel().mask(pack(like, keys, keys, DrawNumbers(*draw)), mask.data_ptr())
-    assert seed.device.type == "cpu"
     return mask
 
 

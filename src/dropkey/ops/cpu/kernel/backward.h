@@ -76,8 +76,8 @@ class Backward {
       to.query_along = per == 1 ? to.query : memory.take<Cell>(tile / per * lanes_qk);
       to.grad_out_along = per == 1 ? to.grad_out : memory.take<Cell>(tile / per * lanes_v);
       to.scratch = memory.take<V>(64 * std::max(width_qk, width_v));
-      to.logits = memory.take<float>(tile * kPitch);
-      to.products = memory.take<float>(tile * kPitch);
+      to.logits = memory.take<float>(std::max(tile * kPitch, W * width_v));
+      to.products = memory.take<float>(std::max(tile * kPitch, W * width_v));
       to.weights_along = per == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * kPitch / per);
       to.slopes = per == 1 ? (Cell*)to.products : memory.take<Cell>(tile * kPitch / per);
       to.slopes_along = per == 1 ? to.slopes : memory.take<Cell>(tile * kPitch / per);
@@ -99,9 +99,14 @@ class Backward {
   void prepare(Buffers& to, long b, long h, long g) const {
     Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
     std::memset(to.grad_query + g * p.queries * lanes_qk, 0, (size_t)(p.queries * lanes_qk) * sizeof(float));
-    for (long i = 0; i < p.queries; ++i) {
-      if (i + kAhead < p.queries) fetch(out.row(i + kAhead), p.value_dim), fetch(grad_out.row(i + kAhead), p.value_dim);
-      to.delta[g * p.queries + i] = dot(out.row(i), grad_out.row(i), p.value_dim);
+    // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0.
+    Cell *left = (Cell*)to.logits, *right = (Cell*)to.products;
+    for (long i = 0; i < p.queries; i += W) {
+      long rows = std::min((long)W, p.queries - i);
+      pack_lanes(left, to.scratch, W, out.from(i), rows, p.value_dim);
+      pack_lanes(right, to.scratch, W, grad_out.from(i), rows, p.value_dim);
+      store_part(to.delta + g * p.queries + i,
+                 dots(depth_of<Cell>(p.value_dim), right, left), rows);
     }
   }
 

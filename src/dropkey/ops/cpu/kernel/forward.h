@@ -141,9 +141,9 @@ class Forward {
       add_bias(logits, to.bias, unit, keys);
       unit = 1;
     }
-    float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits, keys) * unit);
+    float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits, keys));
     if (highest == -kInfinity) return fill_zeros(weights, keys);
-    if (highest > before && before != -kInfinity) shrink(to, i, before - highest);
+    if (highest > before && before != -kInfinity) shrink(to, i, (before - highest) * unit);
     to.highest[i] = highest;
     to.total[i] += exponentiate(weights, logits, bits, unit, highest, keys);
   }

@@ -102,6 +102,19 @@ static void multiply_piece(int rows, int columns, long depth, const Cell* a, Ope
 
 constexpr long kPiece = 96;  // most cells along K in one sum
 
+// sum over k of a[k][lane] * b[k][lane], in the very order in which `multiply` adds, piece by piece.
+template <class Cell>
+INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
+  Floats total = {};
+  long pieces = (depth + kPiece - 1) / kPiece;
+  for (long n = 0, k = 0; n < pieces; ++n) {
+    Floats sum = {};
+    for (long past = depth * (n + 1) / pieces; k < past; ++k) sum = fused(lanes(a + k * W), lanes(b + k * W), sum);
+    total = n ? total + sum : sum;
+  }
+  return total;
+}
+
 // `columns` counts lanes and is a multiple of W. Sums are made piece by piece: a long chain of additions rounds more.
 template <class Cell>
 static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,

@@ -116,14 +116,24 @@ class Keep {
 
   void drop_windows(uint8_t* whole, long i, uint32_t c2) const {
     uint64_t limit = (uint64_t)*p_.draw.seed_threshold;
-    long patches = p_.draw.grid_rows * p_.draw.grid_columns;
-    uint32_t stream = p_.draw.pattern == kBlock ? 3 : 4;
-    for (long patch = 0; patch < patches; patch += 4) {
-      Block4 ranks = philox_once((uint32_t)(patch >> 2), (uint32_t)i, c2, stream, key_);
-      for (long n = 0; n < std::min(4L, patches - patch); ++n)
-        if (ranks.word[n] < limit) drop_window(whole, patch + n);
+    long patches = p_.draw.grid_rows * p_.draw.grid_columns, calls = (patches + 3) / 4;
+    uint64_t stream = p_.draw.pattern == kBlock ? 3 : 4;
+    Counters head = {{}, Longs{} + (uint64_t)i, Longs{} + (uint64_t)c2, Longs{} + stream};
+    for (long call = 0; call < calls; call += kCalls) {
+      for (int n = 0; n < kCalls; ++n) head.c0[n] = (uint64_t)(call + n);
+      Counters x = philox(head, key_);
+      for (const auto& [word, ranks] : {Word{0, x.c0}, Word{1, x.c1}, Word{2, x.c2}, Word{3, x.c3}}) {
+        Longs hits = (Longs)((ranks & 0xffffffffu) < limit);
+        for (int n = 0; n < kCalls; ++n)
+          if (hits[n] && (call + n) * 4 + word < patches) drop_window(whole, (call + n) * 4 + word);
+      }
     }
   }
+
+  struct Word {
+    long number;
+    Longs ranks;
+  };
 
   void drop_window(uint8_t* whole, long patch) const {
     const Draw& draw = p_.draw;

@@ -45,7 +45,7 @@ struct Problem {
   int64_t bias_kind;
   Bias bias, grad_bias;
   Tensor query, key, value, out, grad_out, grad_query, grad_key, grad_value;
-  float* sums;  // (2, batch, head, query): the highest logit in units of log2, and one over the sum of the weights
+  float* sums;  // (2, batch, head, query): the highest logit (times scale only where there is a bias), and one over the sum of the weights
 };
 
 constexpr float kLog2e = 1.4426950408889634f;

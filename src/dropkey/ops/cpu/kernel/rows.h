@@ -75,12 +75,13 @@ static float highest_kept(const float* logits, const uint8_t* bits, long keys) {
   return max_of(highest);
 }
 
-// weights = 2^(unit * logits - highest) for the kept keys, 0 for the others; returns their sum.
+// weights = 2^(unit * (logits - highest)) for the kept keys, 0 for the others; returns their sum. Subtracting first makes
+// the weight of the highest exactly 1, so that a lone key hands on its value as it is.
 template <class V>
 static float exponentiate(V* weights, const float* logits, const uint8_t* bits, float unit, float highest, long keys) {
-  Floats total = {}, factor = splat(unit), shift = splat(-highest);
+  Floats total = {}, factor = splat(unit), origin = splat(highest);
   for (long k = 0; k < keys; k += W) {
-    Floats weight = only(mask_at(bits, (int)(k / W)), power2(load(logits + k) * factor + shift));
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor));
     total += weight;
     store(weights + k, weight);
   }
@@ -90,9 +91,9 @@ static float exponentiate(V* weights, const float* logits, const uint8_t* bits, 
 // In place: logits to weights, products (of gradient and value) to gradients of the logits.
 static void slope(float* logits, float* products, const uint8_t* bits, float unit, float highest, float share,
                   float delta, long keys) {
-  Floats factor = splat(unit), shift = splat(-highest), part = splat(share), mean = splat(delta);
+  Floats factor = splat(unit), origin = splat(highest), part = splat(share), mean = splat(delta);
   for (long k = 0; k < keys; k += W) {
-    Floats weight = only(mask_at(bits, (int)(k / W)), power2(load(logits + k) * factor + shift) * part);
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor) * part);
     store(logits + k, weight);
     store(products + k, weight * (load(products + k) - mean));
   }
@@ -100,15 +101,6 @@ static void slope(float* logits, float* products, const uint8_t* bits, float uni
 
 static void fill_share(float* weights, const uint8_t* bits, float share, long keys) {
   for (long k = 0; k < keys; ++k) weights[k] = bit(bits, k) ? share : 0.0f;
-}
-
-template <class T>
-static float dot(const T* a, const T* b, long n) {
-  Floats total = {};
-  long whole = n / W * W;
-  for (long d = 0; d < whole; d += W) total += load(a + d) * load(b + d);
-  if (n > whole) total += load_part(a + whole, n - whole) * load_part(b + whole, n - whole);
-  return sum_of(total);
 }
 
 template <class T>
