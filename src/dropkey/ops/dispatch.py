@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dropkey.errors import ArgumentError, BackendError, did_you_mean
 from dropkey.ops.call import AttentionCall
+from dropkey.ops.cpu.backend import Cpu
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
 
@@ -32,7 +33,7 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" asks them.
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Sdpa(), Reference())}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Cpu(), Sdpa(), Reference())}
 
 
 def backends() -> dict[str, str]:

@@ -65,6 +65,6 @@ def _mean_of_allowed(value: Tensor, allowed: Tensor | None) -> Tensor:
     """Return what a row sees that has lost all its keys: the mean of the allowed values, or zeros if there are none."""
     if allowed is None:
         return value.mean(-2, keepdim=True)
-    share = allowed.to(value.dtype)
+    share = allowed.to(value.dtype).expand(*(allowed.shape[:-1] or (1,)), value.shape[-2])
     share = share / share.sum(-1, keepdim=True).clamp(min=1)
     return share @ value

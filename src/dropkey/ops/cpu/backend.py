@@ -1,0 +1,66 @@
+"""The ``cpu`` backend: the fused native kernel, forward and backward, in O(N) memory."""
+
+import torch
+from torch import Tensor
+
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.cpu import library
+from dropkey.ops.cpu.library import PATTERNS, DrawNumbers
+from dropkey.ops.cpu.operators import attention_operator
+from dropkey.patterns import Block, Cross, Geometry
+
+__all__ = ["Cpu"]
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class Cpu:
+    """Backend for float32 and bfloat16 on CPUs with a C++ compiler; keep masks are drawn inside and never stored."""
+
+    name = "cpu"
+
+    def unavailable(self) -> str | None:
+        """Return why this backend cannot run on this machine, or None."""
+        reason: str | None = library.unavailable()
+        return reason
+
+    def refuses(self, call: AttentionCall) -> str | None:
+        """Return why this backend cannot run this call, or None."""
+        query = call.query
+        if query.device.type != "cpu":
+            return f"tensors are on {query.device.type}"
+        if query.dtype not in _DTYPES:
+            return f"dtype is {query.dtype}, not float32 or bfloat16"
+        if call.draw is None:
+            return "nothing is dropped"
+        if call.draw.pattern.name not in PATTERNS:
+            return f"pattern {call.draw.pattern.name!r} is not drawn by the kernel"
+        if not call.scale > 0:
+            return f"scale is {call.scale}, not positive"
+        if 0 in query.shape or 0 in call.key.shape or 0 in call.value.shape:
+            return "a tensor is empty"
+        return None
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Return (B, H, Nq, Dv) in the query's dtype."""
+        assert call.draw is not None  # refuses() has seen to it
+        call.draw.pattern.check(Geometry(*call.mask_shape, call.draw.grid_size, call.draw.num_prefix_tokens))
+        bias = call.attn_bias
+        if bias is not None:
+            bias = bias.reshape((1,) * (4 - bias.dim()) + bias.shape)
+        out: Tensor = attention_operator(
+            call.query, call.key, call.value, bias, call.scale, call.is_causal, *numbers_of(call.draw)
+        )[0]
+        return out
+
+
+def numbers_of(draw: Draw) -> DrawNumbers:
+    """Return a draw as the operators take it."""
+    ratio = draw.drop_ratio.to(torch.float64)
+    place = PATTERNS.index(draw.pattern.name)
+    if not isinstance(draw.pattern, Block | Cross) or draw.grid_size is None:
+        return DrawNumbers(ratio, draw.seed, draw.seed, [place, 0, 0, 0, 0])
+    rows, cols = draw.grid_size
+    window = draw.pattern.window_size
+    threshold = torch.ops.dropkey.seed_threshold(ratio, rows, cols, window, draw.pattern.name == "cross")
+    return DrawNumbers(ratio, draw.seed, threshold, [place, window, rows, cols, draw.num_prefix_tokens])

@@ -1,0 +1,227 @@
+// Gradients of query, key and value. The weights are computed again from the logits and their saved sums,
+// the kept keys are drawn again: nothing of the size queries x keys is read. One item is one key head, so that no sum
+// depends on who computes what.
+#pragma once
+#include "keep.h"
+#include "operands.h"
+#include "pool.h"
+#include "rows.h"
+
+namespace dropkey {
+
+constexpr long kBackwardKeys = 512;  // keys whose panels and gradients are held at once
+constexpr long kBackwardTile = 72;   // queries in a tile
+
+template <class T, class Cell>
+class Backward {
+  typedef Value<Cell> V;
+
+ public:
+  Backward(const Problem& problem, const Keep& keep)
+      : p(problem), keep_(keep), cut(p.keys), group(p.heads / p.kv_heads), width_qk(width_of<Cell>(p.head_dim)),
+        width_v(width_of<Cell>(p.value_dim)), lanes_qk(padded(p.head_dim, 16)), lanes_v(padded(p.value_dim, 16)) {
+    long blocks = (cut.groups * 16 + kBackwardKeys - 1) / kBackwardKeys;
+    chunks = (cut.chunks + blocks - 1) / blocks;
+    block_keys = std::min(cut.groups * 16, chunks * 64);
+    tile = piece_of(p.queries, kBackwardTile, 6);
+  }
+
+  long items() const { return batch_items() * head_items(); }
+
+  void operator()(long item, long after) const {
+    long batches = p.batch / batch_items(), heads = p.kv_heads / head_items();
+    long b = item / head_items() * batches, kv = item % head_items() * heads;
+    for (long n = 0; n < batches * heads; ++n) run_head(b + n / heads, kv + n % heads, after);
+  }
+
+ private:
+  // Heads that add to the same gradient of a broadcast bias are one item.
+  long batch_items() const { return p.grad_bias.data && p.grad_bias.batch == 0 ? 1 : p.batch; }
+  long head_items() const { return p.grad_bias.data && p.grad_bias.head == 0 ? 1 : p.kv_heads; }
+
+  void run_head(long b, long kv, long after) const {
+    Buffers to = take();
+    to.after = group > 1 || p.grad_bias.data ? -1 : after;
+    for (long g = 0; g < group; ++g) prepare(to, b, kv * group + g, g);
+    for (long c = 0; c < cut.chunks; c += chunks) run_block(to, b, kv, c, std::min(c + chunks, cut.chunks));
+    for (long g = 0; g < group; ++g)
+      write(p.grad_query.rows<T>(b, kv * group + g), to.grad_query + g * p.queries * lanes_qk, lanes_qk, p.queries,
+            p.head_dim, (float)p.scale);
+  }
+
+  struct Buffers {
+    Cell *key_lanes, *value_lanes, *key_along;              // of a block of keys
+    Cell *query, *query_along, *grad_out, *grad_out_along;  // of a tile of queries
+    Cell *weights_along, *slopes, *slopes_along;            // of a tile of queries and a chunk of keys
+    V* scratch;
+    float *logits, *products, *bias;
+    float *grad_query, *grad_key, *grad_value;
+    float* delta;  // of all queries
+    uint8_t *bits, *allowed;
+    long after;  // the head that this thread takes next
+    Ahead ahead;
+  };
+
+  Buffers take() const {
+    Arena& memory = arena();
+    constexpr long per = kPer<Cell>;
+    for (bool measuring : {true, false}) {
+      memory.begin(measuring);
+      Buffers to;
+      to.key_lanes = memory.take<Cell>(block_keys * width_qk / per);
+      to.value_lanes = memory.take<Cell>(block_keys * width_v / per);
+      to.key_along = memory.take<Cell>(block_keys / per * lanes_qk);
+      to.query = memory.take<Cell>(tile * width_qk / per);
+      to.grad_out = memory.take<Cell>(tile * width_v / per);
+      to.query_along = per == 1 ? to.query : memory.take<Cell>(tile / per * lanes_qk);
+      to.grad_out_along = per == 1 ? to.grad_out : memory.take<Cell>(tile / per * lanes_v);
+      to.scratch = memory.take<V>(64 * std::max(width_qk, width_v));
+      to.logits = memory.take<float>(std::max(tile * kPitch, W * width_v));
+      to.products = memory.take<float>(std::max(tile * kPitch, W * width_v));
+      to.weights_along = per == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * kPitch / per);
+      to.slopes = per == 1 ? (Cell*)to.products : memory.take<Cell>(tile * kPitch / per);
+      to.slopes_along = per == 1 ? to.slopes : memory.take<Cell>(tile * kPitch / per);
+      to.bias = memory.take<float>(64);
+      to.grad_query = memory.take<float>(group * p.queries * lanes_qk);
+      to.grad_key = memory.take<float>(block_keys * lanes_qk);
+      to.grad_value = memory.take<float>(block_keys * lanes_v);
+      to.delta = memory.take<float>(group * p.queries);
+      to.bits = memory.take<uint8_t>(tile * block_keys / 8);
+      to.allowed = memory.take<uint8_t>(cut.groups * 2);
+      if (!measuring) return to;
+    }
+    __builtin_unreachable();
+  }
+
+  static constexpr long kPitch = 64 + 16;
+
+  // What is known of each query before any key is looked at.
+  void prepare(Buffers& to, long b, long h, long g) const {
+    Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
+    std::memset(to.grad_query + g * p.queries * lanes_qk, 0, (size_t)(p.queries * lanes_qk) * sizeof(float));
+    // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0.
+    Cell *left = (Cell*)to.logits, *right = (Cell*)to.products;
+    for (long i = 0; i < p.queries; i += W) {
+      long rows = std::min((long)W, p.queries - i);
+      pack_lanes(left, to.scratch, W, out.from(i), rows, p.value_dim);
+      pack_lanes(right, to.scratch, W, grad_out.from(i), rows, p.value_dim);
+      store_part(to.delta + g * p.queries + i,
+                 dots(depth_of<Cell>(p.value_dim), right, left), rows);
+    }
+  }
+
+  void run_block(Buffers& to, long b, long kv, long chunk, long past) const {
+    long first = cut.begin(chunk), keys = cut.begin(past) - first, real = std::min(keys, p.keys - first);
+    Rows<const T> key = p.key.rows<const T>(b, kv).from(first), value = p.value.rows<const T>(b, kv).from(first);
+    pack_along(to.key_along, keys, key, real, p.head_dim);
+    for (long c = chunk; c < past; ++c) {
+      long at = cut.begin(c) - first, rows = std::min(cut.width(c), real - at);
+      pack_lanes(to.key_lanes + at * width_qk / kPer<Cell>, to.scratch, cut.width(c), key.from(at), rows, p.head_dim);
+      pack_lanes(to.value_lanes + at * width_v / kPer<Cell>, to.scratch, cut.width(c), value.from(at), rows,
+                 p.value_dim);
+    }
+    std::memset(to.grad_key, 0, (size_t)(keys * lanes_qk) * sizeof(float));
+    std::memset(to.grad_value, 0, (size_t)(keys * lanes_v) * sizeof(float));
+    for (long g = 0; g < group; ++g)
+      for (long i = 0; i < p.queries; i += tile)
+        run_tile(to, {b, kv * group + g, i, std::min(tile, p.queries - i), first, keys}, g, chunk, past);
+    write(p.grad_key.rows<T>(b, kv).from(first), to.grad_key, lanes_qk, real, p.head_dim, (float)p.scale);
+    write(p.grad_value.rows<T>(b, kv).from(first), to.grad_value, lanes_v, real, p.value_dim, 1);
+  }
+
+  void run_tile(Buffers& to, const Patch& at, long g, long chunk, long past) const {
+    Rows<const T> query = p.query.rows<const T>(at.batch, at.head).from(at.first);
+    Rows<const T> grad_out = p.grad_out.rows<const T>(at.batch, at.head).from(at.first);
+    long even = padded(at.rows, kPer<Cell>);
+    pack_plain(to.query, even, query, at.rows, p.head_dim);
+    pack_plain(to.grad_out, even, grad_out, at.rows, p.value_dim);
+    if (kPer<Cell> > 1) {
+      pack_along(to.query_along, even, query, at.rows, p.head_dim);
+      pack_along(to.grad_out_along, even, grad_out, at.rows, p.value_dim);
+    }
+    look_ahead(to, at, past);
+    redraw_tile(keep_, at, to.bits, to.allowed, sums_of(p, at.batch, at.head));
+    for (long c = chunk; c < past; ++c) run_chunk(to, at, g, cut.begin(c), cut.width(c));
+  }
+
+  void run_chunk(Buffers& to, const Patch& at, long g, long first, long keys) const {
+    constexpr long per = kPer<Cell>;
+    long offset = first - at.first_key, even = padded(at.rows, per);
+    long real = std::min(keys, p.keys - first);
+    int rows = (int)at.rows, columns = (int)keys;
+    multiply(rows, columns, depth_of<Cell>(p.head_dim), to.query, {width_qk / per, 1},
+             to.key_lanes + offset * width_qk / per, keys, to.logits, kPitch, false, to.ahead);
+    multiply(rows, columns, depth_of<Cell>(p.value_dim), to.grad_out, {width_v / per, 1},
+             to.value_lanes + offset * width_v / per, keys, to.products, kPitch, false, to.ahead);
+    slope_rows(to, at, g, first, keys);
+    multiply((int)real, (int)lanes_v, even / per, to.weights_along, {1, kPitch}, to.grad_out_along, lanes_v,
+             to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
+    multiply((int)real, (int)lanes_qk, even / per, to.slopes_along, {1, kPitch}, to.query_along, lanes_qk,
+             to.grad_key + offset * lanes_qk, lanes_qk, true, to.ahead);
+    multiply(rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes, {kPitch / per, 1},
+             to.key_along + offset / per * lanes_qk, lanes_qk,
+             to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true, to.ahead);
+  }
+
+  // Logits become weights, gradients of the weights become gradients of the logits.
+  void slope_rows(Buffers& to, const Patch& at, long g, long first, long keys) const {
+    const float *highest = sums_of(p, at.batch, at.head) + at.first, *share = highest + p.batch * p.heads * p.queries;
+    const float* delta = to.delta + g * p.queries + at.first;
+    for (long i = 0; i < at.rows; ++i) {
+      const uint8_t* bits = to.bits + i * at.pitch() + (first - at.first_key) / 8;
+      float *logits = to.logits + i * kPitch, *products = to.products + i * kPitch;
+      if (highest[i] == kInfinity) {
+        fill_share(logits, bits, share[i], keys);
+        fill_zeros(products, keys);
+      } else {
+        float unit = (float)p.scale * kLog2e;
+        if (p.bias_kind == kFloatBias) {
+          load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
+          add_bias(logits, to.bias, unit, keys);
+          unit = 1;
+        }
+        slope(logits, products, bits, unit, highest[i], share[i], delta[i], keys);
+        if (p.grad_bias.data) add_slopes(p, at.batch, at.head, at.first + i, first, products, keys);
+      }
+    }
+    if constexpr (kPer<Cell> > 1) pair_up(to, at.rows, keys);
+  }
+
+  // What the next tile reads; at the end of a small head also what it will write and what the next head reads.
+  void look_ahead(Buffers& to, const Patch& at, long past) const {
+    to.ahead = {};
+    long next = at.first + at.rows, left = p.queries - next;
+    if (left > 0) {
+      to.ahead.add(p.query.rows<const T>(at.batch, at.head).from(next), std::min(tile, left), p.head_dim);
+      to.ahead.add(p.grad_out.rows<const T>(at.batch, at.head).from(next), std::min(tile, left), p.value_dim);
+    }
+    if (left > 0 || past < cut.chunks || to.after < 0 || 2 * (p.queries + p.keys) * width_qk * 4 > kAheadBytes) return;
+    long b = to.after / p.heads, h = to.after % p.heads;
+    to.ahead.add(p.grad_query.rows<const T>(at.batch, at.head), p.queries, p.head_dim);
+    to.ahead.add(p.grad_key.rows<const T>(at.batch, at.head), p.keys, p.head_dim);
+    to.ahead.add(p.grad_value.rows<const T>(at.batch, at.head), p.keys, p.value_dim);
+    to.ahead.add(p.out.rows<const T>(b, h), p.queries, p.value_dim);
+    to.ahead.add(p.grad_out.rows<const T>(b, h), p.queries, p.value_dim);
+    to.ahead.add(p.key.rows<const T>(b, h), p.keys, p.head_dim);
+    to.ahead.add(p.value.rows<const T>(b, h), p.keys, p.value_dim);
+    to.ahead.add(p.query.rows<const T>(b, h), p.queries, p.head_dim);
+  }
+
+  void pair_up(Buffers& to, long rows, long keys) const {
+    if (rows % 2) fill_zeros(to.logits + rows * kPitch, keys), fill_zeros(to.products + rows * kPitch, keys);
+    for (long i = 0; i < rows; i += 2) {
+      const float *weights = to.logits + i * kPitch, *slopes = to.products + i * kPitch;
+      store_pairs(to.weights_along + i / 2 * kPitch, weights, weights + kPitch, keys);
+      store_pairs(to.slopes_along + i / 2 * kPitch, slopes, slopes + kPitch, keys);
+      store_row((Half*)to.slopes + i * kPitch, slopes, keys);
+      store_row((Half*)to.slopes + (i + 1) * kPitch, slopes + kPitch, keys);
+    }
+  }
+
+  const Problem& p;
+  const Keep& keep_;
+  Cut cut;
+  long group, width_qk, width_v, lanes_qk, lanes_v, chunks, block_keys, tile;
+};
+
+}  // namespace dropkey

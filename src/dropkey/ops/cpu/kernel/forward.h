@@ -1,0 +1,176 @@
+// out = softmax(logits) value, tile of queries by tile: the logits of a tile and of a block of keys lie in the second
+// level cache, their running maximum and sum go from block to block.
+#pragma once
+#include "keep.h"
+#include "operands.h"
+#include "pool.h"
+#include "rows.h"
+
+namespace dropkey {
+
+constexpr long kBlockChunks = 16;       // chunks of keys whose logits are held at once
+constexpr long kTileLogits = 64 * 1024;  // logits held at once
+
+template <class T, class Cell>
+class Forward {
+  typedef Value<Cell> V;
+
+ public:
+  Forward(const Problem& problem, const Keep& keep)
+      : p(problem), keep_(keep), cut(p.keys), width(cut.groups * 16), out_width(padded(p.value_dim, 16)) {
+    block_keys = std::min(width, kBlockChunks * 64);
+    tile = piece_of(p.queries, std::max(kTileLogits / block_keys / 12 * 12, 24L), 6);
+    tiles = (p.queries + tile - 1) / tile;
+    long heads = p.batch * p.heads;
+    parts = std::min(tiles, heads >= 8 ? 1L : (8 + heads - 1) / heads);
+  }
+
+  long items() const { return p.batch * p.heads * parts; }
+
+  // One part of the queries of one head.
+  void operator()(long item, long after) const {
+    Buffers to = take();
+    to.after = after < 0 ? -1 : after / parts;
+    long head = item / parts, part = item % parts, b = head / p.heads, h = head % p.heads;
+    long kv = h / (p.heads / p.kv_heads);
+    pack(to, p.key.rows<const T>(b, kv), p.value.rows<const T>(b, kv));
+    for (long t = tiles * part / parts; t < tiles * (part + 1) / parts; ++t) {
+      long first = t * tile, rows = std::min(tile, p.queries - first);
+      run_tile(to, {b, h, first, rows, 0, width});
+    }
+  }
+
+ private:
+  struct Buffers {
+    Cell *keys, *values, *queries, *weights;
+    V* scratch;
+    float *logits, *out, *bias, *highest, *total;
+    uint8_t *bits, *allowed, *uniform;
+    long after;  // the head that this thread takes next
+    Ahead ahead;
+  };
+
+  Buffers take() const {
+    Arena& memory = arena();
+    for (bool measuring : {true, false}) {
+      memory.begin(measuring);
+      Buffers to;
+      to.keys = memory.take<Cell>(width * width_of<Cell>(p.head_dim) / kPer<Cell>);
+      to.values = memory.take<Cell>(depth_of<Cell>(width) * out_width);
+      to.queries = memory.take<Cell>(tile * width_of<Cell>(p.head_dim) / kPer<Cell>);
+      to.scratch = memory.take<V>(64 * width_of<Cell>(p.head_dim));
+      to.logits = memory.take<float>(tile * pitch());
+      to.weights = kPer<Cell> == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * pitch() / kPer<Cell>);
+      to.out = memory.take<float>(tile * out_width);
+      to.bias = memory.take<float>(block_keys);
+      to.highest = memory.take<float>(tile);
+      to.total = memory.take<float>(tile);
+      to.bits = memory.take<uint8_t>(tile * width / 8);
+      to.allowed = memory.take<uint8_t>(width / 8);
+      to.uniform = memory.take<uint8_t>(tile);
+      if (!measuring) return to;
+    }
+    __builtin_unreachable();
+  }
+
+  // A power of two here would put all rows of a column into the same few sets of the cache.
+  long pitch() const { return block_keys + 16; }
+
+  void pack(Buffers& to, Rows<const T> key, Rows<const T> value) const {
+    for (long c = 0; c < cut.chunks; ++c) {
+      long first = cut.begin(c), rows = std::min(cut.width(c), p.keys - first);
+      pack_lanes(panel_of(to, c), to.scratch, cut.width(c), key.from(first), rows, p.head_dim);
+    }
+    pack_along(to.values, width, value, p.keys, p.value_dim);
+  }
+
+  Cell* panel_of(const Buffers& to, long chunk) const {
+    return to.keys + cut.begin(chunk) * width_of<Cell>(p.head_dim) / kPer<Cell>;
+  }
+
+  void run_tile(Buffers& to, const Patch& at) const {
+    pack_plain(to.queries, at.rows, p.query.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.head_dim);
+    look_ahead(to, at);
+    draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
+    std::memset(to.out, 0, (size_t)(at.rows * out_width) * sizeof(float));
+    for (long i = 0; i < at.rows; ++i) to.highest[i] = -kInfinity, to.total[i] = 0;
+    for (long c = 0; c < cut.chunks; c += kBlockChunks) run_block(to, at, c, std::min(c + kBlockChunks, cut.chunks));
+    finish(to, at);
+  }
+
+  void run_block(Buffers& to, const Patch& at, long chunk, long past) const {
+    long first = cut.begin(chunk), row = width_of<Cell>(p.head_dim) / kPer<Cell>;
+    for (long c = chunk; c < past; ++c)
+      multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1}, panel_of(to, c),
+               cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
+    for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.begin(past) - first);
+    for (long c = chunk; c < past; ++c)
+      multiply((int)at.rows, (int)out_width, depth_of<Cell>(std::min(cut.width(c), p.keys - cut.begin(c))),
+               to.weights + (cut.begin(c) - first) / kPer<Cell>, {pitch() / kPer<Cell>, 1},
+               to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out, out_width, true,
+               to.ahead);
+  }
+
+  // What this tile writes, what the next tile reads, and what the next head reads if it is small enough.
+  void look_ahead(Buffers& to, const Patch& at) const {
+    to.ahead = {};
+    to.ahead.add(p.out.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.value_dim);
+    long left = p.queries - at.first - at.rows;
+    if (left > 0)
+      to.ahead.add(p.query.rows<const T>(at.batch, at.head).from(at.first + at.rows), std::min(tile, left), p.head_dim);
+    if (left > 0 || to.after < 0) return;
+    long b = to.after / p.heads, h = to.after % p.heads, kv = h / (p.heads / p.kv_heads);
+    to.ahead.add(p.query.rows<const T>(b, h), std::min(tile, (long)p.queries), p.head_dim);
+    if (p.keys * (p.head_dim + p.value_dim) * (long)sizeof(T) > kAheadBytes) return;
+    to.ahead.add(p.key.rows<const T>(b, kv), p.keys, p.head_dim);
+    to.ahead.add(p.value.rows<const T>(b, kv), p.keys, p.value_dim);
+  }
+
+  // Logits of one row become weights relative to the highest logit so far.
+  void weigh(Buffers& to, const Patch& at, long i, long first, long keys) const {
+    float* logits = to.logits + i * pitch();
+    V* weights = (V*)to.weights + i * pitch();
+    const uint8_t* bits = to.bits + i * at.pitch() + first / 8;
+    if (to.uniform[i]) {
+      to.total[i] += fill_ones(weights, bits, keys);
+      return;
+    }
+    float unit = (float)p.scale * kLog2e;
+    if (p.bias_kind == kFloatBias) {
+      load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
+      add_bias(logits, to.bias, unit, keys);
+      unit = 1;
+    }
+    float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits, keys));
+    if (highest == -kInfinity) return fill_zeros(weights, keys);
+    if (highest > before && before != -kInfinity) shrink(to, i, (before - highest) * unit);
+    to.highest[i] = highest;
+    to.total[i] += exponentiate(weights, logits, bits, unit, highest, keys);
+  }
+
+  void shrink(Buffers& to, long i, float exponent) const {
+    Floats factor = power2(splat(exponent));
+    to.total[i] *= factor[0];
+    for (long d = 0; d < out_width; d += W)
+      store(to.out + i * out_width + d, load(to.out + i * out_width + d) * factor);
+  }
+
+  void finish(Buffers& to, const Patch& at) const {
+    Rows<T> out = p.out.rows<T>(at.batch, at.head).from(at.first);
+    float* highest = sums_of(p, at.batch, at.head) + at.first;
+    for (long i = 0; i < at.rows; ++i) {
+      float share = to.total[i] == 0 ? 0 : 1 / to.total[i];
+      write_row(out.row(i), to.out + i * out_width, p.value_dim, share);
+      // Infinity marks a row without a kept key: its weights do not depend on the logits.
+      highest[i] = to.uniform[i] ? kInfinity : to.highest[i];
+      highest[p.batch * p.heads * p.queries + i] = share;
+    }
+  }
+
+  const Problem& p;
+  const Keep& keep_;
+  Cut cut;
+  long width, out_width, block_keys, tile, tiles, parts;
+};
+
+}  // namespace dropkey

@@ -1,0 +1,45 @@
+// The entry points: plain C, called through ctypes.
+#include "backward.h"
+#include "forward.h"
+
+namespace dropkey {
+
+template <template <class, class> class Pass>
+static void run(const Problem& p) {
+  Keep keep(p);
+  auto go = [&](const auto& pass) { share(pass.items(), p.threads, pass); };
+  if (!p.half) return go(Pass<float, float>(p, keep));
+#if defined(__AVX512BF16__)
+  go(Pass<Half, Pair>(p, keep));
+#else
+  go(Pass<Half, float>(p, keep));
+#endif
+}
+
+// One bool for each (batch, head, query, key): whether the draw keeps it.
+static void fill_mask(const Problem& p, uint8_t* mask) {
+  Keep keep(p);
+  long width = padded(p.keys, kGroup);
+  share(p.batch * p.heads, p.threads, [&](long head, long) {
+    std::vector<uint8_t> bits((size_t)(width / 8 + 16));
+    for (long i = 0; i < p.queries; ++i) {
+      keep.draw(bits.data(), {head / p.heads, head % p.heads, i, 1, 0, width});
+      uint8_t* row = mask + (head * p.queries + i) * p.keys;
+      for (long k = 0; k < p.keys; ++k) row[k] = bit(bits.data(), k);
+    }
+  });
+}
+
+}  // namespace dropkey
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT int64_t dropkey_problem_bytes() { return sizeof(dropkey::Problem); }
+EXPORT void dropkey_use_pool(void* gomp_parallel) { dropkey::gomp_parallel = (dropkey::GompParallel)gomp_parallel; }
+EXPORT void dropkey_forward(const void* problem) { dropkey::run<dropkey::Forward>(*(const dropkey::Problem*)problem); }
+EXPORT void dropkey_backward(const void* problem) {
+  dropkey::run<dropkey::Backward>(*(const dropkey::Problem*)problem);
+}
+EXPORT void dropkey_mask(const void* problem, void* mask) {
+  dropkey::fill_mask(*(const dropkey::Problem*)problem, (uint8_t*)mask);
+}

@@ -1,0 +1,84 @@
+// How the products see their operands: as floats, or as pairs of bfloat16 for the dot products of the CPU.
+#pragma once
+#include "gemm.h"
+#include "pack.h"
+#include "problem.h"
+
+namespace dropkey {
+
+template <class Cell>
+constexpr long kPer = 1;  // values in a cell
+template <>
+constexpr long kPer<Pair> = 2;
+
+template <class Cell>
+struct ValueOf {
+  typedef float type;
+};
+template <>
+struct ValueOf<Pair> {
+  typedef Half type;
+};
+template <class Cell>
+using Value = typename ValueOf<Cell>::type;
+
+// Rows of a head as whole vectors: `width` values, of which the first `columns` are real.
+template <class Cell>
+constexpr long width_of(long columns) {
+  return padded(columns, 16 * kPer<Cell>);
+}
+
+template <class Cell>
+constexpr long depth_of(long values) {
+  return (values + kPer<Cell> - 1) / kPer<Cell>;
+}
+
+// Rows as they are: the broadcast side of a product along the head dimension.
+template <class Cell, class T>
+static Cell* pack_plain(Cell* to, long height, Rows<const T> from, long rows, long columns) {
+  pack_rows((Value<Cell>*)to, width_of<Cell>(columns), height, from, rows, columns);
+  return to;
+}
+
+// Lanes are rows: to[depth][height], by way of `scratch` (height x width values).
+template <class Cell, class T>
+static void pack_lanes(Cell* to, Value<Cell>* scratch, long height, Rows<const T> from, long rows, long columns) {
+  long width = width_of<Cell>(columns);
+  pack_rows(scratch, width, height, from, rows, columns);
+  transpose(to, height, scratch, width / kPer<Cell>, height, width / kPer<Cell>);
+}
+
+// Lanes are columns: the panel side of a product along the rows, whole vectors wide.
+template <class T>
+static void pack_along(float* to, long height, Rows<const T> from, long rows, long columns) {
+  pack_rows(to, padded(columns, 16), height, from, rows, columns);
+}
+
+static void pack_along(Pair* to, long height, Rows<const Half> from, long rows, long columns) {
+  long width = padded(columns, 16);
+  std::memset((void*)to, 0, (size_t)(height / 2 * width) * sizeof(Pair));
+  for (long i = 0; i < rows; i += 2, to += width) {
+    const Half *even = from.row(i), *odd = i + 1 < rows ? from.row(i + 1) : nullptr;
+    if (i + kAhead + 1 < rows) fetch(from.row(i + kAhead), columns), fetch(from.row(i + kAhead + 1), columns);
+    if (odd)
+      for (long d = 0; d < columns; ++d) to[d].bits = even[d] | (uint32_t)odd[d] << 16;
+    else
+      for (long d = 0; d < columns; ++d) to[d].bits = even[d];
+  }
+}
+
+// Keys are cut into chunks of up to 64, as even as whole groups of 16 allow, chunks into blocks that fit the cache.
+struct Cut {
+  long groups, chunks;
+  explicit Cut(long keys) : groups(padded(keys, 16) / 16), chunks((groups + 3) / 4) {}
+  long begin(long chunk) const { return groups * chunk / chunks * 16; }
+  long width(long chunk) const { return begin(chunk + 1) - begin(chunk); }
+};
+
+// Evenly cut `n` into pieces of at most `most`, a multiple of `step` each but the last.
+INLINE long piece_of(long n, long most, long step) {
+  long pieces = (n + most - 1) / most;
+  return padded((n + pieces - 1) / pieces, step);
+}
+
+}  // namespace dropkey

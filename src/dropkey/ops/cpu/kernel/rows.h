@@ -1,0 +1,146 @@
+// What happens to one row of a tile between the products.
+#pragma once
+#include "keep.h"
+
+namespace dropkey {
+
+INLINE bool any_bit(const uint8_t* bits, long bytes) {
+  uint16_t any = 0, word;
+  for (long n = 0; n < bytes; n += 2) {
+    std::memcpy(&word, bits + n, 2);
+    any |= word;
+  }
+  return any != 0;
+}
+
+// The highest logits of a head; one over the sums of its weights lie batch * heads * queries further.
+INLINE float* sums_of(const Problem& p, long b, long h) { return p.sums + (b * p.heads + h) * p.queries; }
+
+// Bits of all rows of a tile; a row that keeps none is shown all that it is allowed, and marked.
+static void draw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, uint8_t* uniform) {
+  keep.draw(bits, at);
+  for (long i = 0; i < at.rows; ++i) {
+    uint8_t* row = bits + i * at.pitch();
+    if (i == 0 || !keep.allows_all_alike()) keep.allow(allowed, at, at.first + i);
+    if (keep.forbids())
+      for (long n = 0; n < at.pitch(); ++n) row[n] &= allowed[n];
+    else
+      for (long n = at.pitch() - 2; n < at.pitch(); ++n) row[n] &= allowed[n];
+    uniform[i] = !any_bit(row, at.pitch());
+    if (uniform[i]) std::memcpy(row, allowed, (size_t)at.pitch());
+  }
+}
+
+// The same bits for a part of the keys, where rows without a kept key are known by their infinite maximum.
+static void redraw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, const float* highest) {
+  keep.draw(bits, at);
+  bool last = at.first_key + at.keys > keep.keys(), known = false;
+  for (long i = 0; i < at.rows; ++i) {
+    uint8_t* row = bits + i * at.pitch();
+    bool uniform = highest[at.first + i] == kInfinity;
+    if (!uniform && !last && !keep.forbids()) continue;
+    if (!known || !keep.allows_all_alike()) keep.allow(allowed, at, at.first + i);
+    known = true;
+    if (uniform)
+      std::memcpy(row, allowed, (size_t)at.pitch());
+    else
+      for (long n = keep.forbids() ? 0 : at.pitch() - 2; n < at.pitch(); ++n) row[n] &= allowed[n];
+  }
+}
+
+// The bias in units of log2, gathered so that a broadcast or strided one costs no more than another.
+static void load_bias(float* to, const Problem& p, long b, long h, long i, long first, long keys) {
+  const float* bias = p.bias.row<const float>(b, h, i) + first * p.bias.key;
+  long real = std::min(keys, p.keys - first);
+  if (p.bias.key == 1)
+    for (long k = 0; k < real; ++k) to[k] = bias[k] * kLog2e;
+  else
+    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key] * kLog2e;
+  for (long k = real; k < keys; ++k) to[k] = 0;
+}
+
+static void add_bias(float* logits, const float* bias, float unit, long keys) {
+  for (long k = 0; k < keys; k += W) store(logits + k, load(logits + k) * splat(unit) + load(bias + k));
+}
+
+static void add_slopes(const Problem& p, long b, long h, long i, long first, const float* slopes, long keys) {
+  float* to = p.grad_bias.row<float>(b, h, i) + first * p.grad_bias.key;
+  for (long k = 0; k < std::min(keys, p.keys - first); ++k) to[k * p.grad_bias.key] += slopes[k];
+}
+
+static float highest_kept(const float* logits, const uint8_t* bits, long keys) {
+  Floats highest = splat(-kInfinity);
+  for (long k = 0; k < keys; k += W)
+    highest = max(highest, select(mask_at(bits, (int)(k / W)), load(logits + k), splat(-kInfinity)));
+  return max_of(highest);
+}
+
+// weights = 2^(unit * (logits - highest)) for the kept keys, 0 for the others; returns their sum. Subtracting first makes
+// the weight of the highest exactly 1, so that a lone key hands on its value as it is.
+template <class V>
+static float exponentiate(V* weights, const float* logits, const uint8_t* bits, float unit, float highest, long keys) {
+  Floats total = {}, factor = splat(unit), origin = splat(highest);
+  for (long k = 0; k < keys; k += W) {
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor));
+    total += weight;
+    store(weights + k, weight);
+  }
+  return sum_of(total);
+}
+
+// In place: logits to weights, products (of gradient and value) to gradients of the logits.
+static void slope(float* logits, float* products, const uint8_t* bits, float unit, float highest, float share,
+                  float delta, long keys) {
+  Floats factor = splat(unit), origin = splat(highest), part = splat(share), mean = splat(delta);
+  for (long k = 0; k < keys; k += W) {
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor) * part);
+    store(logits + k, weight);
+    store(products + k, weight * (load(products + k) - mean));
+  }
+}
+
+static void fill_share(float* weights, const uint8_t* bits, float share, long keys) {
+  for (long k = 0; k < keys; ++k) weights[k] = bit(bits, k) ? share : 0.0f;
+}
+
+template <class T>
+static void write_row(T* to, const float* from, long columns, float factor) {
+  long whole = columns / W * W;
+  for (long d = 0; d < whole; d += W) store(to + d, load(from + d) * splat(factor));
+  if (columns > whole) store_part(to + whole, load(from + whole) * splat(factor), columns - whole);
+}
+
+template <class T>
+static void write(Rows<T> to, const float* from, long pitch, long rows, long columns, float factor) {
+  for (long i = 0; i < rows; ++i) write_row(to.row(i), from + i * pitch, columns, factor);
+}
+
+// Pair n holds key n of two neighbouring queries.
+static void store_pairs(Pair* to, const float* even, const float* odd, long keys) {
+  for (long k = 0; k < keys; k += W) {
+    Words low = __builtin_convertvector(narrow(load(even + k)), Words);
+    Words high = __builtin_convertvector(narrow(load(odd + k)), Words);
+    store(&to[k].bits, low | high << 16);
+  }
+}
+
+static void store_row(Half* to, const float* from, long keys) {
+  for (long k = 0; k < keys; k += W) store(to + k, load(from + k));
+}
+
+template <class V>
+static float fill_ones(V* weights, const uint8_t* bits, long keys) {
+  long count = 0;
+  for (long k = 0; k < keys; ++k) {
+    count += bit(bits, k);
+    narrow(weights + k, bit(bits, k) ? 1.0f : 0.0f);
+  }
+  return (float)count;
+}
+
+template <class V>
+static void fill_zeros(V* weights, long keys) {
+  std::memset(weights, 0, (size_t)keys * sizeof(V));
+}
+
+}  // namespace dropkey

@@ -1,0 +1,146 @@
+// One vector of W floats in the instruction set that the compiler was asked for, and the few operations on it
+// that vector extensions do not spell. Everything else in the kernel is written with plain operators on `Floats`.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace dropkey {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float Floats __attribute__((vector_size(W * 4)));
+typedef int32_t Ints __attribute__((vector_size(W * 4)));
+typedef uint32_t Words __attribute__((vector_size(W * 4)));
+typedef uint64_t Longs __attribute__((vector_size(W * 4)));
+
+INLINE Floats load(const float* p) {
+  Floats v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+
+INLINE Words load(const uint32_t* p) {
+  Words v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE void store(uint32_t* p, Words v) { std::memcpy(p, &v, sizeof v); }
+
+// Written out: `Floats{} + x` would be an addition, since 0 + -0 is not -0.
+INLINE Floats splat(float x) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_set1_ps(x);
+#else
+  return Floats{x, x, x, x};
+#endif
+}
+
+#if defined(__AVX512F__)
+
+INLINE float sum_of(Floats v) { return _mm512_reduce_add_ps((__m512)v); }
+INLINE float max_of(Floats v) { return _mm512_reduce_max_ps((__m512)v); }
+
+#else
+
+INLINE float sum_of(Floats v) {
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  return v[0];
+}
+
+INLINE float max_of(Floats v) {
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+  return v[0];
+}
+
+#endif
+
+#if defined(__AVX512F__)
+
+typedef __mmask16 Mask;
+
+// Bit i of a bitmap, from bit vector * W on, says what becomes of lane i.
+INLINE Mask mask_at(const uint8_t* bits, int vector) {
+  uint16_t word;
+  std::memcpy(&word, bits + vector * 2, 2);
+  return word;
+}
+
+INLINE Floats only(Mask mask, Floats v) { return (Floats)_mm512_maskz_mov_ps(mask, (__m512)v); }
+
+INLINE Floats select(Mask mask, Floats yes, Floats no) {
+  return (Floats)_mm512_mask_blend_ps(mask, (__m512)no, (__m512)yes);
+}
+
+INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+
+INLINE Floats round_whole(Floats x) {
+  return (Floats)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE Floats times_power2(Floats y, Floats whole) { return (Floats)_mm512_scalef_ps((__m512)y, (__m512)whole); }
+
+#else
+
+typedef Ints Mask;
+
+INLINE Mask mask_at(const uint8_t* bits, int vector) {
+  Ints lane;
+  for (int i = 0; i < W; ++i) lane[i] = 1 << i;
+  int32_t group = W == 8 ? bits[vector] : bits[vector / 2] >> (vector % 2 * 4);
+  return ((Ints{} + group) & lane) != 0;
+}
+
+INLINE Floats only(Mask mask, Floats v) { return (Floats)((Ints)v & mask); }
+
+INLINE Floats select(Mask mask, Floats yes, Floats no) { return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
+
+INLINE Floats max(Floats a, Floats b) { return select(a > b, a, b); }
+
+// Adding 1.5 * 2^23 leaves the nearest whole number in the low bits of the sum.
+constexpr float kRounder = 12582912.0f;
+
+INLINE Floats round_whole(Floats x) { return (x + kRounder) - kRounder; }
+
+INLINE Floats times_power2(Floats y, Floats whole) {
+  Ints exponent = (Ints)(whole + kRounder) << 23;
+  return (Floats)((Ints)y + exponent);
+}
+
+#endif
+
+// 2^x for x up to about 100, exactly 1 for 0, relative error 9e-8 (minimax polynomial on [-0.5, 0.5]); next to nothing
+// far below 0.
+INLINE Floats power2(Floats x) {
+#if !defined(__AVX512F__)
+  x = max(x, splat(-126.0f));
+#endif
+  Floats whole = round_whole(x);
+  Floats f = x - whole;
+  Floats y = splat(0.001326472731307149f);
+  y = y * f + 0.009671512991189957f;
+  y = y * f + 0.05550733581185341f;
+  y = y * f + 0.24022242426872253f;
+  y = y * f + 0.6931470036506653f;
+  y = y * f + 1.0f;
+  return times_power2(y, whole);
+}
+
+}  // namespace dropkey

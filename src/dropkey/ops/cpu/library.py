@@ -1,0 +1,153 @@
+"""The compiled kernel, loaded, and the one row of numbers that it is called with."""
+
+import ctypes
+import functools
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dropkey.ops.cpu.build import BuildError, build, instruction_sets
+
+__all__ = ["DrawNumbers", "Kernel", "kernel", "unavailable"]
+
+# In the order of the kernel's own list.
+PATTERNS = ("element", "column", "token", "block", "cross")
+
+
+class DrawNumbers(NamedTuple):
+    """A draw as the kernel's operators take it: tensors that may change from call to call, and plain numbers."""
+
+    drop_ratio: Tensor  # float64 ()
+    seed: Tensor  # int64 ()
+    seed_threshold: Tensor  # int64 (), read for block and cross only
+    numbers: Sequence[int]  # place in PATTERNS, window size, rows and columns of the grid, number of prefix tokens
+
+
+class Kernel:
+    """The entry points of one compiled library."""
+
+    def __init__(self, path: Path, isa: str) -> None:
+        self.isa = isa
+        self._library = ctypes.CDLL(str(path))
+        self.forward = self._entry("dropkey_forward", ctypes.c_char_p)
+        self.backward = self._entry("dropkey_backward", ctypes.c_char_p)
+        self.mask = self._entry("dropkey_mask", ctypes.c_char_p, ctypes.c_void_p)
+        size = self._library.dropkey_problem_bytes
+        size.restype = ctypes.c_int64
+        if size() != _LAYOUT.size:
+            raise BuildError("the compiled kernel does not fit this version of dropkey")
+        pool = _torch_pool()
+        if pool is not None:
+            self._entry("dropkey_use_pool", ctypes.c_void_p)(pool)
+
+    def _entry(self, name: str, *types: type) -> "ctypes._NamedFuncPointer":
+        entry: ctypes._NamedFuncPointer = getattr(self._library, name)
+        entry.argtypes, entry.restype = types, None
+        return entry
+
+
+_TENSORS = 8  # query, key, value, out, their gradients but one
+_LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
+
+
+def pack(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    draw: DrawNumbers,
+    *,
+    scale: float = 1.0,
+    is_causal: bool = False,
+    bias: Tensor | None = None,
+    grad_bias: Tensor | None = None,
+    outputs: tuple[Tensor, ...] = (),
+    sums: Tensor | None = None,
+) -> bytes:
+    """Lay a call out as the kernel reads it.
+
+    Args:
+        query: (B, H, Nq, D); like all tensors here with a contiguous last dimension.
+        key: (B, Hkv, Nk, D).
+        value: (B, Hkv, Nk, Dv).
+        draw: what is drawn.
+        scale: factor of the logits.
+        is_causal: whether later keys are forbidden.
+        bias: bool or float32, already expanded to (B, H, Nq, Nk).
+        grad_bias: float32, likewise expanded: broadcast dimensions are summed into.
+        outputs: out, and for the backward pass the gradients of out, query, key and value.
+        sums: float32 (2, B, H, Nq), contiguous: highest logit, and one over the sum of the weights, of each query.
+    """
+    batch, heads, queries, dim = query.shape
+    half = int(query.dtype == torch.bfloat16)
+    kind = 0 if bias is None else 1 if bias.dtype == torch.bool else 2
+    sizes = (batch, heads, key.shape[1], queries, key.shape[2], dim, value.shape[3])
+    tensors = [n for t in (query, key, value, *outputs) for n in (t.data_ptr(), *t.stride()[:3])]
+    return _LAYOUT.pack(
+        *sizes,
+        half,
+        is_causal,
+        torch.get_num_threads(),
+        scale,
+        draw.numbers[0],
+        draw.drop_ratio.data_ptr(),
+        draw.seed.data_ptr(),
+        draw.seed_threshold.data_ptr(),
+        *draw.numbers[1:],
+        kind,
+        *_bias_fields(bias),
+        *_bias_fields(grad_bias),
+        *tensors,
+        *(0,) * (4 * _TENSORS - len(tensors)),
+        0 if sums is None else sums.data_ptr(),
+    )
+
+
+def _bias_fields(bias: Tensor | None) -> tuple[int, ...]:
+    return (0,) * 5 if bias is None else (bias.data_ptr(), *bias.stride())
+
+
+@functools.cache
+def _load() -> Kernel | str:
+    """The kernel in the best instruction set that this machine and its compiler know, or why there is none."""
+    reason = "no instruction set"
+    try:
+        for isa in instruction_sets():
+            try:
+                return Kernel(build(isa), isa)
+            except BuildError as error:  # an older compiler may know fewer instruction sets than the processor
+                reason = str(error)
+    except (BuildError, OSError, AttributeError) as error:
+        reason = str(error)
+    return reason
+
+
+def kernel() -> Kernel:
+    """Return the loaded kernel; only where ``unavailable`` returns None."""
+    loaded = _load()
+    if isinstance(loaded, str):
+        raise BuildError(loaded)
+    return loaded
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def unavailable() -> str | None:
+    """Return why there is no kernel on this machine, or None; compiles it if need be."""
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else None
+
+
+def _torch_pool() -> int | None:
+    """Address of the entry point of the OpenMP library that torch has loaded: its threads are up already, and spin."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for path in dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line):
+        address = ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+        if address is not None:
+            return address
+    return None

@@ -1,0 +1,196 @@
+"""The kernel as torch operators: forward, backward and keep mask, with what autograd and torch.compile need."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropkey.errors import BackendError
+from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
+
+__all__ = ["attention_operator", "mask_operator"]
+
+# Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
+_DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
+
+_SCHEMAS = (
+    "cpu_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal, "
+    f"{_DRAW}) -> (Tensor, Tensor)",
+    "cpu_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, "
+    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {_DRAW}) -> Tensor",
+)
+
+_library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
+for _schema in _SCHEMAS:
+    _library.define(_schema)
+
+attention_operator = torch.ops.dropkey.cpu_attention.default
+_backward_operator = torch.ops.dropkey.cpu_attention_backward.default
+mask_operator = torch.ops.dropkey.cpu_keep_mask.default
+
+
+def _token_major(like: Tensor, batch: int, heads: int, tokens: int, dim: int) -> Tensor:
+    """An empty (B, H, N, D) whose memory is (B, N, H, D): joining the heads afterwards moves nothing."""
+    return like.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
+
+
+def _grads_fake(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _token_major(query, *query.shape), _token_major(key, *key.shape), _token_major(value, *value.shape)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _kernel_bias(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+    """The bias as the kernel reads it: bool or float32, -inf where forbidden, expanded without a copy."""
+    if bias is None:
+        return None
+    if bias.dtype not in (torch.bool, torch.float32):
+        bias = bias.float().masked_fill(bias <= torch.finfo(bias.dtype).min, -torch.inf)
+    return bias.expand(*query.shape[:3], key.shape[2])
+
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
+) -> tuple[Tensor, Tensor]:
+    query, key, value = _rows(query), _rows(key), _rows(value)
+    out, sums = _forward_fake(query, key, value, bias, scale, is_causal, *draw)
+    bias = _kernel_bias(bias, query, key)
+    numbers = DrawNumbers(*draw)
+    kernel().forward(
+        pack(query, key, value, numbers, scale=scale, is_causal=is_causal, bias=bias, outputs=(out,), sums=sums)
+    )
+    return out, sums
+
+
+def _forward_fake(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
+) -> tuple[Tensor, Tensor]:
+    batch, heads, queries, _ = query.shape
+    out = _token_major(query, batch, heads, queries, value.shape[3])
+    return out, query.new_empty((2, batch, heads, queries), dtype=torch.float32)
+
+
+def _backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    sums: Tensor,
+    grad_bias: bool,
+    scale: float,
+    is_causal: bool,
+    *draw: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
+    grads = _grads_fake(query, key, value)
+    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
+    for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
+    call = pack(
+        query,
+        key,
+        value,
+        DrawNumbers(*draw),
+        scale=scale,
+        is_causal=is_causal,
+        bias=kernel_bias,
+        grad_bias=None if for_bias is None else for_bias.expand(*query.shape[:3], key.shape[2]),
+        outputs=(out, grad_out, *grads),
+        sums=sums,
+    )
+    kernel().backward(call)
+    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
+
+
+def _backward_fake(
+    grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wanted = rest[2]
+    grad_bias = torch.empty_like(bias) if bias is not None and wanted else query.new_empty(0, dtype=torch.float32)
+    return (*_grads_fake(query, key, value), grad_bias)
+
+
+def _mask(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
+    like = torch.empty(()).expand(batch, num_heads, num_queries, 1)
+    keys = torch.empty(()).expand(batch, num_heads, num_keys, 1)
+    mask = _mask_fake(batch, num_heads, num_queries, num_keys, *draw)
+    if mask.numel():
+        kernel().mask(pack(like, keys, keys, DrawNumbers(*draw)), mask.data_ptr())
+    return mask
+
+
+def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
+    return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool)
+
+
+class _Final(torch.autograd.Function):
+    """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, *causes: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise BackendError("backend 'cpu' has no second derivative; use backend='reference'")
+
+
+class _Attention(torch.autograd.Function):
+    """The autograd formula. Written out, because torch's ``register_autograd`` takes twice the time per call."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        is_causal: bool,
+        drop_ratio: Tensor,
+        seed: Tensor,
+        seed_threshold: Tensor,
+        numbers: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            out, sums = attention_operator(
+                query, key, value, bias, scale, is_causal, drop_ratio, seed, seed_threshold, numbers
+            )
+        ctx.save_for_backward(query, key, value, bias, out, sums, drop_ratio, seed, seed_threshold)
+        ctx.numbers = scale, is_causal, numbers
+        ctx.mark_non_differentiable(sums)
+        ctx.set_materialize_grads(False)
+        return out, sums
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_out is None:
+            return (None,) * 10
+        query, key, value, bias, out, sums, *tensors = ctx.saved_tensors
+        scale, is_causal, numbers = ctx.numbers
+        wanted = bias is not None and ctx.needs_input_grad[3]
+        *grads, grad_bias = _backward_operator(
+            grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, *tensors, numbers
+        )
+        given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
+        if torch.is_grad_enabled():  # somebody wants to differentiate once more
+            given = tuple(g if g is None else _Final.apply(g, grad_out, query, key, value) for g in given)
+        return (*given, *(None,) * 6)
+
+
+def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:
+    outputs: tuple[Tensor, Tensor] = _Attention.apply(*arguments)
+    return outputs
+
+
+_library.impl("cpu_attention", _forward, "CPU")
+_library.impl("cpu_attention", _attach, "Autograd")
+_library.impl("cpu_attention_backward", _backward, "CPU")
+_library.impl("cpu_keep_mask", _mask, "CompositeExplicitAutograd")
+torch.library.register_fake("dropkey::cpu_attention", _forward_fake, lib=_library)
+torch.library.register_fake("dropkey::cpu_attention_backward", _backward_fake, lib=_library)

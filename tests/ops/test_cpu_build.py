@@ -1,0 +1,112 @@
+"""How the kernel is built: where it is kept, what is said when it cannot be, and every instruction set by force."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dropkey.ops.cpu import build, library
+
+needs_compiler = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+
+PROBE = """
+import torch, dropkey
+from dropkey.ops.cpu import library
+assert library.unavailable() is None, library.unavailable()
+assert library.kernel().isa == ISA, library.kernel().isa
+for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
+    for queries, keys, dim in ((65, 65, 64), (9, 33, 35), (1, 1, 1), (40, 600, 17)):
+        q, k, v = (torch.randn(2, 3, n, dim).to(dtype).requires_grad_() for n in (queries, keys, keys))
+        for pattern in ("element", "column", "token", "block", "cross"):
+            results = []
+            for backend in ("cpu", "reference"):
+                out = dropkey.attention(
+                    q, k, v, drop_ratio=0.6, pattern=pattern, seed=3, grid_size=(1, keys), backend=backend
+                )
+                results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+            for got, want in zip(*results):
+                error = (got.float() - want.float()).abs().max() / want.float().abs().max().clamp(min=1e-3)
+                assert error < tolerance, (dtype, pattern, keys, error)
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "isa", ["avx2", pytest.param("avx512", marks=pytest.mark.slow), pytest.param("plain", marks=pytest.mark.slow)]
+)
+def test_every_instruction_set(isa):
+    if isa not in build.instruction_sets():
+        pytest.skip(f"this processor has no {isa}")
+    done = subprocess.run(
+        [sys.executable, "-c", f"ISA = {isa!r}\n{PROBE}"],
+        env={**os.environ, "DROPKEY_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_instruction_set(monkeypatch):
+    monkeypatch.setenv("DROPKEY_CPU_ISA", "mmx")
+    with pytest.raises(build.BuildError, match="none of avx512bf16, avx512, avx2, plain"):
+        build.instruction_sets()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("/nowhere/c++", "'/nowhere/c\\+\\+', is not there"), ("false", "false failed"), ("", "no C\\+\\+ compiler")],
+)
+def test_says_why_it_cannot_be_built(compiler, reason, monkeypatch, tmp_path):
+    monkeypatch.setenv("DROPKEY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    if not compiler:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(build.BuildError, match=reason):
+        build.build("plain")
+    said = library._load.__wrapped__()
+    assert isinstance(said, str)
+    assert "\n" not in said
+    assert not list(tmp_path.glob("*.so")) + list(tmp_path.glob("*.part"))
+
+
+def test_compiler_that_takes_too_long(monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\ncase $1 in --version) echo 1;; *) sleep 5;; esac\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setenv("DROPKEY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "TIME_LIMIT_S", 0.2)
+    with pytest.raises(build.BuildError, match="took longer"):
+        build.build("plain")
+
+
+def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("DROPKEY_CACHE_DIR", str(blocked / "below"))
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(build.BuildError, match="cannot be built"):
+        build.build("plain")
+
+
+def test_built_once_and_kept(monkeypatch, tmp_path):
+    """A compiler that only copies its name shows how often it is called, and what the file name depends on."""
+    fake = tmp_path / "fake"
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setenv("DROPKEY_CACHE_DIR", str(tmp_path / "cache"))
+    first, again, other = build.build("plain"), build.build("plain"), build.build("avx2")
+    assert first == again != other
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sum("--version" not in call for call in calls) == 2
+
+
+def test_cache_follows_the_users_folders(monkeypatch, tmp_path):
+    monkeypatch.delenv("DROPKEY_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert build._cache_folder() == tmp_path / "dropkey"
