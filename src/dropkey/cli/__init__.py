@@ -15,6 +15,7 @@ __all__ = ["main"]
 SUBCOMMANDS = {
     "train": "train a model with or without a regulariser on its attention",
     "verify": "list the attention of a model and prove that DropKey acts on it",
+    "bench": "measure time and memory of attention or of a training step on this machine",
 }
 
 

@@ -1,0 +1,92 @@
+"""A whole training step of a timm model, with and without a regulariser on its attention."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import dropkey.models  # noqa: F401  registers our models with timm
+from dropkey.adapters.handle import apply
+from dropkey.bench.timing import interleaved
+from dropkey.errors import ArgumentError, did_you_mean
+from dropkey.ops.dispatch import backends
+from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+
+__all__ = ["bench_model"]
+
+
+def bench_model(
+    name: str = "vit_small_patch16_224",
+    *,
+    batch_size: int = 16,
+    drop_ratio: float = 0.3,
+    rounds: int = 7,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Time forward, backward and an AdamW step on random images, interleaved.
+
+    Returns:
+        One row an arm: plain data for JSON. The first is the model without a regulariser, the baseline of the ratios.
+
+    Raises:
+        ArgumentError: no such timm model.
+    """
+    if not timm.is_model(name):
+        raise ArgumentError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arms = {label: _model(name, regularizer, backend).to(device) for label, regularizer, backend in _arms(drop_ratio)}
+    images, labels = _batch(next(iter(arms.values())), batch_size, device)
+    say(f"measuring a training step of {name}, batch {batch_size}")
+    steps = {label: partial(_step, model, _optimizer(model), images, labels) for label, model in arms.items()}
+    times = interleaved(steps, rounds, warm_up=1)
+    return [
+        {
+            "way": label,
+            "model": name,
+            "batch_size": batch_size,
+            "median_ms": round(time.median_ms, 2),
+            "p10_ms": round(time.low_ms, 2),
+            "p90_ms": round(time.high_ms, 2),
+            "ratio": round(time.ratio, 4),
+        }
+        for label, time in times.items()
+    ]
+
+
+def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | None, str]]:
+    working = [name for name, state in backends().items() if state == "available" and name != "reference"]
+    element = [(f"dropkey element on {b}", DropKey(drop_ratio), b) for b in working]
+    return [
+        ("no regulariser", None, "auto"),
+        ("dropout of attention weights", AttentionDropout(drop_ratio), "auto"),
+        *element,
+        ("dropkey token, constant 0.5", DropKey(0.5, schedule="constant", pattern="token"), "auto"),
+    ]
+
+
+def _model(name: str, regularizer: Regularizer | None, backend: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model(name)
+    assert isinstance(model, nn.Module)
+    if regularizer is not None:
+        apply(model, regularizer, backend=backend)
+    return model.train()
+
+
+def _batch(model: Any, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
+    images = torch.randn(batch_size, *model.pretrained_cfg["input_size"], device=device)
+    return images, torch.randint(model.num_classes, (batch_size,), device=device)
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    loss = nn.functional.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()

@@ -1,0 +1,61 @@
+"""Fair times: everything that is compared runs in turn, round after round, and medians are taken."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Times", "interleaved"]
+
+
+class Times(NamedTuple):
+    """Times of one candidate, in milliseconds, and how it compares with the baseline round by round."""
+
+    median_ms: float
+    low_ms: float  # 10th percentile
+    high_ms: float  # 90th percentile
+    ratio: float  # median over the rounds of time / baseline's time in the same round
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, Times]:
+    """Time candidates in turn.
+
+    Args:
+        candidates: functions to call; the first is the baseline of the ratios.
+        rounds: how often each is timed.
+        warm_up: calls of each beforehand that do not count.
+
+    Returns:
+        Times by name.
+    """
+    for run in candidates.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            seconds[name].append(_time(run))
+    baseline = next(iter(seconds.values()))
+    return {name: _summary(values, baseline) for name, values in seconds.items()}
+
+
+def _time(run: Callable[[], object]) -> float:
+    _wait()
+    start = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _summary(values: list[float], baseline: list[float]) -> Times:
+    ordered = sorted(values)
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
+    ratio = statistics.median(one / other for one, other in zip(values, baseline, strict=True))
+    return Times(1e3 * statistics.median(values), 1e3 * low, 1e3 * high, ratio)

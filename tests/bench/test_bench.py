@@ -1,0 +1,104 @@
+"""What dropkey bench measures and prints, on shapes small enough for a test."""
+
+import json
+
+import pytest
+import torch
+
+import dropkey
+from dropkey.bench.memory import peak_bytes
+from dropkey.bench.timing import interleaved
+from dropkey.bench.ways import BASELINE, known_ways, two_lines, way
+from dropkey.cli import main
+
+
+def test_rounds_are_interleaved_and_ratios_taken_round_by_round(monkeypatch):
+    clock, order = [0.0], []
+
+    def candidate(name, seconds):
+        def run():
+            order.append(name)
+            clock[0] += seconds.pop(0)
+
+        return run
+
+    monkeypatch.setattr("dropkey.bench.timing.time.perf_counter", lambda: clock[0])
+    times = interleaved({"a": candidate("a", [9, 1, 2, 4]), "b": candidate("b", [9, 2, 4, 8])}, rounds=3, warm_up=1)
+    assert order == ["a", "b", "a", "b", "a", "b", "a", "b"]
+    assert times["a"].median_ms == 2000
+    assert times["b"].ratio == 2
+    assert (times["b"].low_ms, times["b"].high_ms) == (2000, 8000)
+
+
+def test_every_way_attends():
+    query, key, value = torch.randn(3, 2, 3, 9, 8)
+    for name in known_ways(["sdpa", "reference"], "element"):
+        if not name.endswith("compiled"):
+            assert way(name)(query, key, value, 0.3).shape == (2, 3, 9, 8), name
+    torch.testing.assert_close(way(BASELINE)(query, key, value, 0.3), dropkey.attention(query, key, value))
+
+
+def test_the_papers_two_lines_are_dropkey():
+    """Their mask is torch's own, but it shows in the weights: those are the softmax over what was kept."""
+    query, key, _ = torch.randn(3, 1, 1, 50, 8, generator=torch.Generator().manual_seed(0))
+    attn = two_lines(query, key, torch.eye(50).expand(1, 1, 50, 50), 0.3)
+    torch.testing.assert_close(attn.sum(-1), torch.ones(1, 1, 50))
+    kept = attn > 0
+    assert 1 - kept.float().mean().item() == pytest.approx(0.3, abs=0.05)
+    logits = (query @ key.mT * 8**-0.5).masked_fill(~kept, -torch.inf)
+    torch.testing.assert_close(attn, logits.softmax(-1))
+
+
+def test_peak_memory_sees_the_maps():
+    """A map of 4 x 1000 x 1000 floats is 15 MiB; torch's fused attention has none."""
+    fused, maps = (
+        peak_bytes(name, (1, 4, 1000, 8), "float32", 0.3, True) for name in (BASELINE, "the paper's two lines")
+    )
+    assert maps > 15 * 2**20
+    assert fused < maps / 2
+
+
+def test_bench_attention(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dropkey.bench.attention.peak_bytes", lambda *_: 2**20)
+    file = tmp_path / "deep" / "attention.json"
+    assert main(["bench", "attention", "--shape", "1,2,40,8", "--rounds", "2", "--output", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "(B, H, N, D) = (1, 2, 40, 8), float32, forward + backward" in text
+    assert "the paper's two lines" in text
+    saved = json.loads(file.read_text())
+    assert {"device", "threads", "torch", "date"} <= set(saved["machine"])
+    assert saved["command"].startswith("dropkey bench attention --shape 1,2,40,8")
+    baseline = [row for row in saved["rows"] if row["way"] == BASELINE]
+    assert [row["ratio"] for row in baseline] == [1.0, 1.0]
+    assert all(row["peak_mib"] == 1 and row["median_ms"] > 0 for row in saved["rows"])
+    assert file.with_suffix(".png").exists()
+
+
+def test_bench_model(capsys):
+    assert main(["bench", "model", "--model", "vit_mini_patch2_8", "--batch-size", "2", "--rounds", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "training step of vit_mini_patch2_8, batch 2" in text
+    assert "no regulariser" in text
+    assert "dropkey token, constant 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["atention"], "did you mean 'attention'"),
+        (["attention", "--shape", "1,2,3"], "four numbers B,H,N,D"),
+        (["attention", "--shape", "1,2,0,4"], "four numbers B,H,N,D"),
+        (["attention", "--dtype", "int8"], "--dtype must be"),
+        (["attention", "--pattern", "block"], "--pattern must be one of element, column, token"),
+        (["attention", "--drop-ratio", "0"], "--drop-ratio must be above 0"),
+        (["attention", "--drop-ratio", "2"], "drop_ratio must be in"),
+        (["attention", "--rounds", "0"], "--rounds must be 1 or more"),
+        (["model", "--model", "vit_smal"], "timm has no model 'vit_smal'"),
+        (["model", "--batch-size", "0"], "--batch-size must be 1 or more"),
+    ],
+)
+def test_bad_options(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
