@@ -302,7 +302,6 @@ def test_half_precision_models(dtype, images):
 
 
 def test_torchs_fast_path_does_not_run_around_it(tokens):
-    pytest.importorskip("dropkey.adapters.torch_nn")
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dtype=torch.float64).eval()
     with torch.no_grad():
@@ -316,6 +315,24 @@ def test_torchs_fast_path_does_not_run_around_it(tokens):
         handle.remove()
         assert torch.equal(layer(tokens), before)
     assert not layer.self_attn._forward_pre_hooks
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_transformers(implementation, images):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    model.set_attn_implementation(implementation)
+    before = model(images).logits
+    handle = dropkey.apply(model, dropkey.ReAttention(last=1))
+    assert torch.equal(model(images).logits, before)
+    set_gates(model, 0.5)
+    assert not torch.equal(model(images).logits, before)
+    assert handle.verify(images).checks[0].largest_change > 1e-3
+    handle.remove()
+    assert torch.equal(model(images).logits, before)
 
 
 def test_monte_carlo_mixes_as_in_evaluation(images):
