@@ -11,7 +11,7 @@ from dropkey.errors import ArgumentError, BackendError, DropKeyError, SiteError
 from dropkey.ops.attention import attention, keep_mask
 from dropkey.ops.dispatch import backends
 from dropkey.patterns import Block, Column, Cross, Element, Pattern, Token
-from dropkey.regularizers import AttentionDropout, DropKey
+from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "Handle",
     "MonteCarlo",
     "Pattern",
+    "ReAttention",
     "SiteError",
     "Token",
     "apply",

@@ -1,17 +1,25 @@
 """What to apply to a model: frozen descriptions, without any state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dropkey import schedules
+from dropkey.errors import ArgumentError
+from dropkey.ops.reattention import check_norm
 from dropkey.patterns import Pattern, named_pattern
 from dropkey.schedules import Schedule, check_drop_ratio
 
-__all__ = ["AttentionDropout", "DropKey", "Regularizer"]
+__all__ = ["AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
 
 
 @dataclass(frozen=True)
 class Regularizer:
-    """Base of the descriptions: a drop ratio and how it changes with depth.
+    """Base of the descriptions."""
+
+
+@dataclass(frozen=True)
+class DropRegularizer(Regularizer):
+    """Base of what drops in training: a drop ratio and how it changes with depth.
 
     Args:
         drop_ratio: base ratio in [0, 1), given to the schedule.
@@ -38,12 +46,12 @@ class Regularizer:
 
 
 @dataclass(frozen=True)
-class DropKey(Regularizer):
+class DropKey(DropRegularizer):
     """Drop random keys before the softmax, in training only.
 
     Args:
-        drop_ratio: see Regularizer.
-        schedule: see Regularizer; the paper's ``linear_decay`` by default.
+        drop_ratio: see DropRegularizer.
+        schedule: see DropRegularizer; the paper's ``linear_decay`` by default.
         pattern: which keys go together, a name or an object of ``dropkey.patterns``; the paper's is ``element``.
 
     Source: Li et al., DropKey for Vision Transformer, CVPR 2023 (arXiv 2208.02646).
@@ -57,14 +65,62 @@ class DropKey(Regularizer):
 
 
 @dataclass(frozen=True)
-class AttentionDropout(Regularizer):
+class AttentionDropout(DropRegularizer):
     """Drop attention weights after the softmax, in training only: what DropKey is compared with.
 
     Args:
-        drop_ratio: see Regularizer.
-        schedule: see Regularizer.
+        drop_ratio: see DropRegularizer.
+        schedule: see DropRegularizer.
         renormalize: False for torch's form (kept weights are multiplied by 1 / (1 - ratio)); True for the form of the
             DropKey paper's baseline (kept weights are divided by their sum, which passes no gradient).
     """
 
     renormalize: bool = False
+
+
+@dataclass(frozen=True)
+class ReAttention(Regularizer):
+    """Mix attention maps over the heads after the softmax, in training and in evaluation, with learned parameters.
+
+    It starts as no change at all: a weight that is learned from 0 leads from the plain maps to the mixed ones.
+
+    Args:
+        last: the last so many blocks with plain self-attention; all by default.
+        norm: "batch" for the authors' form, "layer" for the one of popular reimplementations; see
+            ``dropkey.ops.reattention.HeadMixing``.
+        blocks: the places of the blocks, counted from 0 among those with plain self-attention, in place of ``last``.
+
+    Raises:
+        ArgumentError: an unknown norm, ``last`` below 1, negative or repeated places, or both ``last`` and ``blocks``.
+
+    Source: Zhou et al., DeepViT, 2021 (arXiv 2103.11886). Departure: the start, so that a trained model converts
+    without a jump; the authors' models in ``dropkey.models`` mix at once.
+    """
+
+    last: int | None = None
+    norm: str = "batch"
+    blocks: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        if self.last is not None and self.blocks is not None:
+            raise ArgumentError("ReAttention takes last or blocks, not both")
+        if self.last is not None and not self.last >= 1:
+            raise ArgumentError(f"last must be a number of blocks, 1 or more, got {self.last!r}")
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", _places(self.blocks))
+
+    def chosen(self, depth: int) -> list[int]:
+        """Return the places of the blocks to mix, of ``depth`` blocks."""
+        places = list(range(depth)[-(self.last or depth) :]) if self.blocks is None else list(self.blocks)
+        wanted = max(self.last or 0, *(place + 1 for place in places))
+        if wanted > depth:
+            raise ArgumentError(f"{self} needs {wanted} blocks with plain self-attention, the model has {depth}")
+        return places
+
+
+def _places(blocks: Sequence[int]) -> tuple[int, ...]:
+    places = tuple(sorted(blocks))
+    if not places or places[0] < 0 or len(set(places)) < len(places):
+        raise ArgumentError(f"blocks must be different places counted from 0, got {list(blocks)}")
+    return places

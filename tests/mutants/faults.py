@@ -20,6 +20,9 @@ MASKS = "tests/test_patterns.py"
 HANDLE = "tests/adapters/test_handle.py"
 TIMM = "tests/adapters/test_timm.py"
 VERIFY = "tests/adapters/test_verify.py"
+MIXING = "tests/adapters/test_mixing.py"
+REATTENTION = "tests/ops/test_reattention.py"
+OFFICIAL = "tests/models/test_official.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -169,4 +172,64 @@ FAULTS = [
         "squares / samples",
         "tests/test_alignment.py",
     ),
+    # Re-attention.
+    Fault(
+        "theta transposed", "ops/reattention.py", "theta[:, :, None, None]", "theta.mT[:, :, None, None]", REATTENTION
+    ),
+    Fault(
+        "bias of theta forgotten", "ops/reattention.py", "weight.flatten(1), bias)", "weight.flatten(1))", REATTENTION
+    ),
+    Fault(
+        "a gate that starts open",
+        "ops/reattention.py",
+        "nn.Parameter(torch.zeros(1",
+        "nn.Parameter(torch.ones(1",
+        MIXING,
+    ),
+    Fault(
+        "mixed maps for the change",
+        "ops/reattention.py",
+        "(super().forward(attn) - attn)",
+        "super().forward(attn)",
+        MIXING,
+    ),
+    Fault("padding seen again", "ops/reattention.py", "change.where(allowed, 0)", "change", MIXING),
+    Fault(
+        "a checkpoint counts a batch twice", "ops/statistics.py", "if not _is_recomputing():", "if True:", REATTENTION
+    ),
+    Fault(
+        "mixing in training only",
+        "adapters/site.py",
+        "return self.enabled\n",
+        "return self.enabled and training\n",
+        MIXING,
+    ),
+    Fault("mixing before the drop", "adapters/site.py", "weights(call, call.keep())", "weights(call, None)", MIXING),
+    Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
+    Fault(
+        "the first blocks for the last",
+        "regularizers.py",
+        "[-(self.last or depth) :]",
+        "[: self.last or depth]",
+        MIXING,
+    ),
+    Fault(
+        "verify of mixing compares nothing", "adapters/verify_mixing.py", "if not error <= bound:", "if False:", MIXING
+    ),
+    # The papers' backbones.
+    Fault("keys and queries swapped", "models/token_stages.py", "k, q, v = self.kqv", "q, k, v = self.kqv", OFFICIAL),
+    Fault(
+        "scale of the head, not the input",
+        "models/token_stages.py",
+        "self.scale = dim**",
+        "self.scale = out_dim**",
+        OFFICIAL,
+    ),
+    Fault("qk_scale ignored", "models/t2t_vit.py", "block.attn.scale = qk_scale", "pass", OFFICIAL),
+    Fault("first class token asks", "models/ceit_layers.py", "q[:, :, -1:]", "q[:, :, :1]", OFFICIAL),
+    Fault("maps not scaled", "models/deepvit.py", "block.attn.scale if scale_maps else 1.0", "1.0", OFFICIAL),
+    Fault(
+        "branches not divided", "models/deepvit.py", "self.drop_path1(self.ls1(attended)) / scale", "attended", OFFICIAL
+    ),
+    Fault("first blocks mixed", "models/deepvit.py", "blocks[len(blocks) - count :]", "blocks[:count]", OFFICIAL),
 ]

@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["filled", "filled_images"]
 
+# Smaller queries and keys, larger directions: otherwise a Performer's features vanish, and its attention with them.
+_PERFORMER = {"kqv.weight": 0.2, "w": 4.0}
+
 
 def noise(name: str, shape: tuple[int, ...]) -> Tensor:
     """Return float64 numbers in [-1, 1) that depend on the name and the index alone."""
@@ -24,7 +27,7 @@ def filled(name: str, shape: tuple[int, ...]) -> Tensor:
     if is_scale or name.endswith("running_var"):
         return (1 + 0.3 * values).float()
     fan_in = torch.Size(shape[1:]).numel() if len(shape) > 1 else 10
-    return (values * (3 / fan_in) ** 0.5).float()
+    return (values * (3 / fan_in) ** 0.5 * _PERFORMER.get(name.rsplit(".attention", 1)[-1][2:], 1)).float()
 
 
 def filled_images(batch: int, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dropkey.adapters.layout import fold, unfold
-from dropkey.adapters.site import Pass, Site, attach, detach, require_called, site_of
+from dropkey.adapters.site import Pass, Site, attach, detach, mixer_of, require_called, site_of
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import SiteError
 
@@ -55,14 +55,14 @@ class Routing(TorchFunctionMode):
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,  # the module's own dropout gives way to the site's
+        dropout_p: float = 0.0,
         is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,  # the site broadcasts key heads whenever there are fewer
     ) -> Tensor:
         layout = self._layout(query)
         if layout == "bh":
-            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale)
+            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p)
         if layout is None:
             raise SiteError(
                 f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
@@ -71,7 +71,7 @@ class Routing(TorchFunctionMode):
         if attn_mask is not None:
             attn_mask = self._fold(attn_mask.expand(*query.shape[:-1], key.shape[-2]), layout)
         q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))
-        out = self.site.attend(self.forward, q, k, v, attn_mask, is_causal, scale)
+        out = self.site.attend(self.forward, q, k, v, attn_mask, is_causal, scale, dropout_p)
         return unfold(out, layout, _num_windows(query, layout))
 
     def _softmax(self, func: Callable[..., Tensor], logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -171,7 +171,7 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         if not site.acts(self.training):
             return base.forward(self, *args, **kwargs)
         args, kwargs = _forbid_other_windows(site, args, kwargs)
-        pass_ = Pass(self.training, site.entry.one_mask)
+        pass_ = Pass(self.training, site.entry.one_mask, mixer_of(self))
         with Routing(site, pass_, _num_heads(self)):
             out = base.forward(self, *args, **kwargs)
         require_called(site, pass_)

@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropkey.adapters import own_dropout, table
+from dropkey.adapters import mixing, own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
-from dropkey.adapters.site import Site, Slot, site_of
+from dropkey.adapters.site import MixSlot, Site, Slot, site_of
 from dropkey.adapters.verify import Verification, verify
+from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.dispatch import check_backend
 from dropkey.patterns import Pattern
-from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention, Regularizer
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["Handle", "SiteInfo", "apply", "handle"]
 
-_SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout"}
+_SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout", ReAttention: "mix"}
 
 
 class SiteInfo(NamedTuple):
@@ -67,8 +68,12 @@ class Handle:
 
     @property
     def unknown(self) -> list[str]:
-        """Modules that look like attention but have no adapter: nothing is dropped there."""
-        return unknown_attention(self.model)
+        """Modules that look like attention but have no adapter: nothing is done there.
+
+        For Re-attention also the known ones that are no plain self-attention.
+        """
+        others = mixing.not_plain(attention_modules(self.model)) if isinstance(self.regularizer, ReAttention) else []
+        return [*unknown_attention(self.model), *others]
 
     @property
     def left_alone(self) -> list[str]:
@@ -82,6 +87,8 @@ class Handle:
 
     @drop_ratios.setter
     def drop_ratios(self, ratios: Sequence[float]) -> None:
+        if not isinstance(self.regularizer, DropRegularizer):
+            raise ArgumentError(f"{self.regularizer} drops nothing: it has no drop ratios")
         slots = [slot for _, _, slot in self._sites()]
         checked = [check_drop_ratio(ratio) for ratio in ratios]
         if len(checked) != len(slots):
@@ -105,6 +112,8 @@ class Handle:
     def remove(self) -> None:
         """Take the regulariser out; modules without any other get their class and own dropout back.
 
+        Re-attention's parameters are gone afterwards, also from the state_dict.
+
         Raises:
             SiteError: something else has changed a module's class since, or the handle was removed before.
         """
@@ -114,27 +123,33 @@ class Handle:
         for module, site, slot in sites:
             setattr(site, _SLOTS[type(slot.regularizer)], None)
             own_dropout.settle(module, site)
+            if isinstance(slot, MixSlot):
+                mixing.take_out(module)
             if not site.slots():
                 swap_out(module, site)
 
-    def verify(self, *inputs: Any, **kwargs: Any) -> Verification:
+    def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
         """Run the model on your input and prove that every site drops what it should, in training only.
 
         In training mode every site's output must equal the reference computed with the exported keep mask, and its
         dropped share must be the drop ratio within the bound of its pattern; in evaluation mode the model's output must
-        be, bit for bit, what it is without the regulariser. Random state, modes and buffers are as before afterwards.
+        be, bit for bit, what it is without the regulariser. Of Re-attention it proves that every site mixes as the
+        formula says, in both modes. Random state, modes and buffers are as before afterwards.
 
         Args:
             inputs: what the model's forward takes: usually one batch of images.
             kwargs: likewise.
 
         Returns:
-            A Verification: ``print`` it for a table.
+            A Verification, or a MixingVerification of Re-attention: ``print`` it for a table.
 
         Raises:
             SiteError: names the first site that does not do what it should.
         """
-        return verify(self.model, self._sites(), *inputs, **kwargs)
+        sites = self._sites()
+        if isinstance(sites[0][2], MixSlot):
+            return verify_mixing(self.model, sites, *inputs, **kwargs)
+        return verify(self.model, sites, *inputs, **kwargs)
 
     def __enter__(self) -> "Handle":
         return self
@@ -176,10 +191,12 @@ def apply(
 
     The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
     model's own attention dropout is zero while the regulariser is enabled. Apply first, then wrap (DDP, FSDP, compile).
+    ReAttention is another matter: it adds parameters, so apply it before the optimiser is made, acts in evaluation too,
+    and leaves the model's own dropout on; the model's outputs are the same until it is trained.
 
     Args:
         model: any module: a timm model, or one with classes given to ``dropkey.register``.
-        regularizer: ``DropKey`` or ``AttentionDropout``.
+        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``.
         backend: "auto" or a key of ``dropkey.backends()``.
         grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
@@ -205,17 +222,22 @@ def apply(
     """
     slot_name = _SLOTS.get(type(regularizer))
     if slot_name is None:
-        raise ArgumentError(f"apply takes DropKey(...) or AttentionDropout(...), got {regularizer!r}")
+        known = "DropKey(...) or AttentionDropout(...) or ReAttention(...)"
+        raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
     check_backend(backend)
+    if isinstance(regularizer, ReAttention) and backend != "auto":
+        raise ArgumentError(f"Re-attention has no backends: it needs the weights themselves, got backend={backend!r}")
     found = _chosen(model, attention_modules(model), where)
+    if isinstance(regularizer, ReAttention):
+        found = mixing.blocks_to_mix(found, regularizer)
     _check_applicable(found, slot_name)
-    blocks = sorted({f.block_index for f in found})
-    ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
     handle_id = uuid.uuid4().hex
-    for f in found:
+    for f, slot in zip(found, _slots(found, regularizer, handle_id, backend), strict=True):
         site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
-        setattr(site, slot_name, Slot(regularizer, handle_id, ratios[f.block_index], backend))
+        setattr(site, slot_name, slot)
         swap_in(f.module, site)
+        if isinstance(regularizer, ReAttention):
+            mixing.put_in(f, regularizer.norm)
         own_dropout.settle(f.module, site)
     return Handle(model, handle_id)
 
@@ -262,6 +284,15 @@ def _chosen(model: nn.Module, found: list[Found], where: Callable[[Found], bool]
     return chosen
 
 
+def _slots(found: list[Found], regularizer: Regularizer, handle_id: str, backend: str) -> list[Slot]:
+    """Return a slot for each module, with the drop ratio of its block."""
+    if not isinstance(regularizer, DropRegularizer):
+        return [MixSlot(regularizer, handle_id, 0.0, backend) for _ in found]
+    blocks = sorted({f.block_index for f in found})
+    ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
+    return [Slot(regularizer, handle_id, ratios[f.block_index], backend) for f in found]
+
+
 def _check_applicable(found: list[Found], slot_name: str) -> None:
     for f in found:
         site = site_of(f.module)
@@ -270,6 +301,8 @@ def _check_applicable(found: list[Found], slot_name: str) -> None:
         elif getattr(site, slot_name) is not None:
             applied = getattr(site, slot_name).regularizer
             raise SiteError(f"{applied} is on this model already: remove it first, dropkey.handle(model).remove()")
+        if slot_name == "mix":
+            mixing.check_mixable(f)
 
 
 def _new_site(f: Found, grid_size: tuple[int, int] | None, num_prefix_tokens: int | None) -> Site:

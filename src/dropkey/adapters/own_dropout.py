@@ -1,4 +1,4 @@
-"""A module's own attention dropout, set to zero while one of ours acts: two regularisers at once are nobody's wish."""
+"""A module's own attention dropout, set to zero while one of ours drops: two regularisers at once are nobody's wish."""
 
 from torch import nn
 
@@ -19,8 +19,8 @@ def own_rates(module: nn.Module, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def settle(module: nn.Module, site: Site) -> None:
-    """Set the module's own rates to 0 if any slot of its site is enabled, and restore them if none is."""
-    if any(slot.enabled for slot in site.slots()):
+    """Set the module's own rates to 0 if anything of ours that drops is enabled, and restore them if nothing is."""
+    if any(slot.enabled for slot in site.droppers()):
         for name, rate in own_rates(module, site.entry.own_dropout).items():
             site.own_dropout[name] = rate
             _set_rate(module, name, 0.0)

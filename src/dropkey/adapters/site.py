@@ -16,13 +16,14 @@ from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import attend
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
-from dropkey.ops.reference import dropped_softmax
+from dropkey.ops.reference import dropped_softmax, weights
 from dropkey.patterns import Element, Geometry, Pattern
 from dropkey.philox import draw_seed
 from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
 
-__all__ = ["Record", "Site", "Slot", "site_of"]
+__all__ = ["MIXER", "MixSlot", "Record", "Site", "Slot", "mixer_of", "site_of"]
 
+MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
 _ATTRIBUTE = "_dropkey_site"
 
 
@@ -57,20 +58,32 @@ class Slot:
         return self.enabled and self.is_positive and (training or self.sampling)
 
 
+class MixSlot(Slot):
+    """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
+
+    def acts(self, training: bool) -> bool:
+        """Say whether this slot changes a forward pass of a module in this mode."""
+        return self.enabled
+
+
 class Record(NamedTuple):
     """What one attention call of a site was given and what it returned; ``verify`` reads it."""
 
     call: AttentionCall
-    out: Tensor
+    out: Tensor  # before Re-attention
     maps_per_mask: int = 1  # softmax maps, next to each other on the head axis, that share one mask
+    drops: bool = True
+    attn: Tensor | None = None  # weights that Re-attention mixed, after any drop
+    mixed: Tensor | None = None  # what the site returned, if Re-attention acted
 
 
 class Pass:
     """One forward pass of a site's module: its attention calls share their seeds, unless each is another head."""
 
-    def __init__(self, training: bool, one_mask: bool = True) -> None:
+    def __init__(self, training: bool, one_mask: bool = True, mixer: nn.Module | None = None) -> None:
         self.training = training
         self.one_mask = one_mask
+        self.mixer = mixer  # what the module mixes its maps with, if Re-attention was applied
         self.num_calls = 0
         self.seeds: dict[tuple[str, int], Tensor] = {}
 
@@ -103,11 +116,16 @@ class Site:
     num_prefix_tokens: int = 0
     drop: Slot | None = None
     dropout: Slot | None = None
+    mix: MixSlot | None = None
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     records: list[Record] | None = None
 
     def slots(self) -> list[Slot]:
         """Return the filled slots."""
+        return [*self.droppers(), *([] if self.mix is None else [self.mix])]
+
+    def droppers(self) -> list[Slot]:
+        """Return the filled slots that drop, beside which the module's own dropout is off."""
         return [slot for slot in (self.drop, self.dropout) if slot is not None]
 
     def acts(self, training: bool) -> bool:
@@ -123,13 +141,21 @@ class Site:
         attn_bias: Tensor | None = None,
         is_causal: bool = False,
         scale: float | None = None,
+        own_rate: float = 0.0,
     ) -> Tensor:
-        """Run the attention of this site; arguments as in ``dropkey.attention``."""
+        """Run the attention of this site.
+
+        Arguments are as in ``dropkey.attention``; ``own_rate`` is the module's own dropout of attention weights, which
+        counts where Re-attention acts alone and gives way to whatever drops.
+        """
         forward.num_calls += 1
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         draw = self._draw(forward, query.device, geometry)
         call = AttentionCall(query, key, value, attn_bias, is_causal, scale, draw)
+        if self.mix is not None and self.mix.acts(forward.training):
+            gives_way = any(slot.enabled for slot in self.droppers())
+            return self._attend_mixed(forward, call, geometry, 0.0 if gives_way else own_rate)
         if self.dropout is not None and self.dropout.acts(forward.training):
             keep = self._dropout_keep(forward, query.device, geometry)
             out = attend_with_dropout(call, self.dropout.drop_ratio, keep)
@@ -138,6 +164,22 @@ class Site:
         if self.records is not None:
             self.records.append(Record(call, out))
         return out
+
+    def _attend_mixed(self, forward: Pass, call: AttentionCall, geometry: Geometry, own_rate: float) -> Tensor:
+        """Attend as without Re-attention and add the change it makes: while that is 0, the result is bit for bit so."""
+        attn = weights(call, call.keep())
+        dropped = self._dropped(forward, attn, geometry, own_rate)
+        value = call.expanded().value
+        if dropped is attn:
+            out = attend(call, "auto" if self.drop is None else self.drop.backend)
+        else:
+            out = (dropped @ value.to(attn.dtype)).to(value.dtype)
+        change = self._change(forward, call, dropped)
+        mixed = out + (change.to(attn.dtype) @ value.to(attn.dtype)).to(out.dtype)
+        if self.records is not None:
+            drops = call.draw is not None or dropped is not attn
+            self.records.append(Record(call, out, drops=drops, attn=dropped, mixed=mixed))
+        return mixed
 
     def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
         """Return the weights of logits (B, maps, Nq, Nk) that the library has computed itself, biases included."""
@@ -154,14 +196,15 @@ class Site:
         call = _call_of_logits(logits, draw)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         keep = None if draw is None else per_map(draw.keep(*geometry[:4]), maps_per_mask)
-        attn = dropped_softmax(wide, keep, call.allowed())
-        if self.dropout is not None and self.dropout.acts(forward.training):
-            kept = self._dropout_keep(forward, logits.device, geometry)
-            attn = drop_weights(attn, self.dropout.drop_ratio, None if kept is None else per_map(kept, maps_per_mask))
-        attn = attn.to(logits.dtype)
+        plain = dropped_softmax(wide, keep, call.allowed())
+        attn = self._dropped(forward, plain, geometry)
+        out, mixed = attn.to(logits.dtype), None
+        if self.mix is not None and self.mix.acts(forward.training):
+            mixed = out + self._change(forward, call, attn).to(logits.dtype)
         if self.records is not None:
-            self.records.append(Record(call, attn, maps_per_mask))
-        return attn
+            drops = draw is not None or attn is not plain
+            self.records.append(Record(call, out, maps_per_mask, drops, attn, mixed))
+        return out if mixed is None else mixed
 
     def _geometry(self, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Geometry:
         return Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
@@ -174,6 +217,25 @@ class Site:
         assert isinstance(slot.regularizer.pattern, Pattern)
         seed = forward.seed("drop", device)
         return Draw(slot.regularizer.pattern, slot.ratio_tensor, seed, geometry.grid_size, geometry.num_prefix_tokens)
+
+    def _dropped(self, forward: Pass, attn: Tensor, geometry: Geometry, own_rate: float = 0.0) -> Tensor:
+        """Return attention weights after dropout, or the very same tensor if none acts."""
+        if self.dropout is not None and self.dropout.acts(forward.training):
+            keep = self._dropout_keep(forward, attn.device, geometry)
+            keep = None if keep is None else per_map(keep, self.entry.maps_per_head)
+            return drop_weights(attn, self.dropout.drop_ratio, keep)
+        return drop_weights(attn, own_rate, None) if own_rate > 0 else attn
+
+    def _change(self, forward: Pass, call: AttentionCall, attn: Tensor) -> Tensor:
+        """Return what Re-attention adds to the attention weights (B, H, Nq, Nk)."""
+        if forward.mixer is None or forward.num_calls > 1:
+            raise SiteError(
+                f"{self.name} ({self.original_class.__name__}) has no plain self-attention, one softmax a forward pass "
+                "in an adapter that knows Re-attention: choose other blocks for dropkey.ReAttention"
+            )
+        change = forward.mixer(attn, call.allowed())
+        assert isinstance(change, Tensor)
+        return change
 
     def _dropout_keep(self, forward: Pass, device: torch.device, geometry: Geometry) -> Tensor | None:
         """The mask of the renormalised baseline, or None for torch's form."""
@@ -209,6 +271,11 @@ def site_of(module: nn.Module) -> Site | None:
     """Return the site that a module carries, if any."""
     site = module.__dict__.get(_ATTRIBUTE)
     return site if isinstance(site, Site) else None
+
+
+def mixer_of(module: nn.Module) -> nn.Module | None:
+    """Return what a module mixes its attention maps with, if Re-attention was applied to it."""
+    return module._modules.get(MIXER)
 
 
 def attach(module: nn.Module, site: Site) -> None:

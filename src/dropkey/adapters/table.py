@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.site import Site, Slot
+from dropkey.adapters.site import Site, Slot, mixer_of
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.patterns import Element, Token
-from dropkey.regularizers import AttentionDropout, DropKey
+from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
 
 __all__ = ["computes_softmax", "of_sites", "shown", "text_table"]
 
@@ -22,17 +22,19 @@ def of_sites(
     slot = rows[0][2]
     state = "enabled" if all(slot.enabled for _, _, slot in rows) else "DISABLED"
     title = f"{slot.regularizer} on {type(model).__name__}: {len(rows)} sites, {state}"
+    mixes = isinstance(slot.regularizer, ReAttention)
     own = any(site.own_dropout for _, site, _ in rows)
-    header = ["site", "kind", "block", "drop ratio", "backend", *(["its own dropout"] if own else [])]
+    columns = ["norm", "gate"] if mixes else ["drop ratio", "backend"]
+    header = ["site", "kind", "block", *columns, *(["its own dropout"] if own else [])]
     body = [
-        [shown(site.name), site.entry.kind, str(site.block_index), _ratio(site, slot)]
-        + [_backend(module, site, slot)]
+        [shown(site.name), site.entry.kind, str(site.block_index)]
+        + (_mixing(module, slot) if mixes else [_ratio(site, slot), _backend(module, site, slot)])
         + ([_own(site)] if own else [])
         for module, site, slot in rows
     ]
     lines = [title, text_table([header, *body])]
     if unknown:
-        lines.append(f"Not reached, nothing is dropped there: {', '.join(unknown)}")
+        lines.append(f"Not reached, nothing is {'mixed' if mixes else 'dropped'} there: {', '.join(unknown)}")
     if left_alone:
         more = f", and {len(left_alone) - 3} more" if len(left_alone) > 3 else ""
         lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone[:3])}{more}")
@@ -61,6 +63,12 @@ def _ratio(site: Site, slot: Slot) -> str:
     num_keys = site.grid_size[0] * site.grid_size[1] + site.num_prefix_tokens
     dropped = num_keys - Token.num_kept(slot.drop_ratio, num_keys)
     return f"{shown} ({dropped} of {num_keys} keys: {dropped / num_keys:.4g})"
+
+
+def _mixing(module: nn.Module, slot: Slot) -> list[str]:
+    assert isinstance(slot.regularizer, ReAttention)
+    gate = getattr(mixer_of(module), "gate", None)
+    return [slot.regularizer.norm, f"{gate.item():.3g}" if isinstance(gate, torch.Tensor) else "?"]
 
 
 def _backend(module: nn.Module, site: Site, slot: Slot) -> str:

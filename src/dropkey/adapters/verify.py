@@ -53,10 +53,10 @@ def verify(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inpu
     for _, _, slot in rows:
         if not slot.enabled:
             raise SiteError(f"{slot.regularizer} is disabled, so there is nothing to verify: enable() it first")
-    with _restored(model), torch.no_grad():
+    with restored(model), torch.no_grad():
         _check_evaluation(model, rows, *inputs, **kwargs)
         model.train()
-        with _recording(rows):
+        with recording(rows):
             model(*inputs, **kwargs)
             return Verification([_check_site(site, slot) for _, site, slot in rows])
 
@@ -65,11 +65,11 @@ def _check_evaluation(
     model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inputs: Any, **kwargs: Any
 ) -> None:
     model.eval()
-    with _recording(rows):
+    with recording(rows):
         with _restored_random_state(model):
             with_slots = _flat(model(*inputs, **kwargs))
         for _, site, _ in rows:
-            if site.records:
+            if any(record.drops for record in site.records or []):
                 raise SiteError(f"{site.name} acts in evaluation mode too")
     for _, _, slot in rows:
         slot.enabled = False
@@ -188,7 +188,7 @@ def _rounding(slot: Slot, call: AttentionCall) -> float:
 
 
 @contextlib.contextmanager
-def _recording(rows: Sequence[tuple[nn.Module, Site, Slot]]) -> Iterator[None]:
+def recording(rows: Sequence[tuple[nn.Module, Site, Slot]]) -> Iterator[None]:
     for _, site, _ in rows:
         site.records = []
     try:
@@ -199,7 +199,7 @@ def _recording(rows: Sequence[tuple[nn.Module, Site, Slot]]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def restored(model: nn.Module) -> Iterator[None]:
     """Put random state, every module's mode and every buffer back at the end."""
     modes = {module: module.training for module in model.modules()}
     buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}

@@ -96,9 +96,15 @@ class GatedHeadMixing(HeadMixing):
         super().__init__(num_heads, norm, device=device, dtype=dtype)
         self.gate = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))  # not (): FSDP2 takes no scalars
 
-    def forward(self, attn: Tensor) -> Tensor:
-        """Return the change (B, H, Nq, Nk) of attention weights of that shape."""
-        return self.gate * (super().forward(attn) - attn)
+    def forward(self, attn: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Return the change (B, H, Nq, Nk) of attention weights of that shape.
+
+        Args:
+            attn: attention weights.
+            allowed: bool, broadcastable; a forbidden key (False) is not changed: its weight stays 0.
+        """
+        change = self.gate * (super().forward(attn) - attn)
+        return change if allowed is None else change.where(allowed, 0)
 
 
 def check_norm(norm: str) -> str:
