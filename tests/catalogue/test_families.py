@@ -250,6 +250,55 @@ def test_transformers(family, kinds):
     check(family, kinds)
 
 
+# One family for each way in and layout.
+CHOSEN = [
+    "Swin",
+    "Swin v2",
+    "NesT",
+    "Twins-SVT",
+    "SAM",
+    "VOLO",
+    "SHViT",
+    "EfficientViT (MSRA)",
+    "MaxViT",
+    "DETR",
+    "BEiT",
+]
+OTHERS = {
+    "column": dropkey.DropKey(0.4, schedule="constant", pattern="column"),
+    "token": dropkey.DropKey(0.4, schedule="constant", pattern="token"),
+    "dropout": dropkey.AttentionDropout(0.4, schedule="constant"),
+    "renormalised": dropkey.AttentionDropout(0.4, schedule="constant", renormalize=True),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize(
+    "family",
+    [family for family in TIMM_FAMILIES + TORCH_FAMILIES + TRANSFORMERS_FAMILIES if family.name in CHOSEN],
+    ids=lambda family: f"{family.library} {family.name}",
+)
+def test_other_patterns_and_the_baseline(family, other):
+    model = shaken(family)
+    positional, keyword = family.arguments()
+    checks = dropkey.apply(model, OTHERS[other]).verify(*positional, **keyword).checks
+    assert all(check.num_calls > 0 for check in checks)
+
+
+GRIDS = {"Swin": (4, 4), "Swin v2": (4, 4), "MaxViT": (4, 4), "CaiT": (2, 2), "ConViT": (2, 2), "DaViT": (4, 4)}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_block_pattern_knows_the_grid(name):
+    """A window is its own grid; the class token comes in later than the first blocks of CaiT and ConViT."""
+    family = next(family for family in TIMM_FAMILIES if family.name == name)
+    regularizer = dropkey.DropKey(0.4, schedule="constant", pattern="block")
+    model = shaken(family)
+    handle = dropkey.apply(model, regularizer, where=lambda site: site.kind != "class")
+    handle.verify(*family.arguments()[0])
+    assert site_of(model.get_submodule(handle.sites[0].name)).grid_size == GRIDS[name]
+
+
 @pytest.mark.parametrize("family", TIMM_WITHOUT_KEYS + TRANSFORMERS_WITHOUT_KEYS, ids=lambda family: family.name)
 def test_a_model_without_keys_is_refused_with_the_reason(family):
     with pytest.raises(dropkey.SiteError, match=r"linear attention: no softmax over keys|channel attention: no keys"):

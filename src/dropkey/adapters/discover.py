@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -59,8 +60,17 @@ def attention_modules(model: nn.Module) -> list[Found]:
 
 
 def _geometry(entry: Entry, around: Sequence[nn.Module]) -> GridAndPrefix:
-    """Where the keys lie; a window is its own grid."""
-    return geometry_of(around) if entry.grid is None else (pair(getattr(around[0], entry.grid, None)), 0)
+    """Where the keys lie: a window is its own grid."""
+    if entry.grid is not None:
+        return pair(_attribute(around[0], entry.grid)), 0
+    if entry.kind == "window":
+        return None, 0
+    grid_size, prefix = geometry_of(around)
+    return grid_size, prefix if entry.num_prefix_tokens is None else entry.num_prefix_tokens
+
+
+def _attribute(module: Any, path: str) -> Any:
+    return reduce(lambda held, name: getattr(held, name, None), path.split("."), module)
 
 
 def left_alone(model: nn.Module) -> list[str]:

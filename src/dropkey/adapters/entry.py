@@ -20,7 +20,9 @@ class Entry:
         window_mask: (position, name) of a forward argument that marks keys of other windows by a finite negative
             number; they become forbidden keys while the site acts.
         window_mask_value: the number with which the forward itself marks such keys (by ``masked_fill``).
-        grid: attribute of the module that holds (rows, cols) of its keys, for the patterns "block" and "cross".
+        grid: path of the attribute that holds (rows, cols) of its keys, for the patterns "block" and "cross"; None: its
+            keys are the model's patches, or if it is a window that is not known.
+        num_prefix_tokens: keys before the patches, where this class differs from what its model says.
         fused: it calls SDPA although it has no ``fused_attn`` to say so; only the handle's table needs to know.
         own_dropout: attributes that may hold the module's own attention dropout, a rate or an nn.Dropout.
     """
@@ -33,5 +35,6 @@ class Entry:
     window_mask: tuple[int, str] | None = None
     window_mask_value: float | None = None
     grid: str | None = None
+    num_prefix_tokens: int | None = None
     fused: bool = False
     own_dropout: tuple[str, ...] = ("attn_drop", "attn_drop_p")

@@ -12,6 +12,7 @@ __all__ = ["TIMM_CLASSES", "TIMM_LEFT_ALONE"]
 _SELF = Entry(kind="self", routes_softmax=True)
 # Differential attention has two maps a head, subtracted from each other: both lose the same keys.
 _DIFFERENTIAL = replace(_SELF, maps_per_head=2)
+_NO_PREFIX = replace(_SELF, num_prefix_tokens=0)  # before the blocks in which the class token comes in
 _CLASS = replace(_SELF, kind="class")
 _POOL = replace(_SELF, kind="pool")
 _WINDOW = replace(_SELF, kind="window")
@@ -35,8 +36,8 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.layers.other_pool.SimPool2d": _POOL,
     "timm.models.beit.Attention": _SELF,
     "timm.models.cait.ClassAttn": _CLASS,
-    "timm.models.cait.TalkingHeadAttn": _SELF,  # dropped where the softmax is: after the heads were mixed
-    "timm.models.convit.GPSA": _SELF,  # a softmax of contents and one of positions: both lose the same keys
+    "timm.models.cait.TalkingHeadAttn": _NO_PREFIX,  # dropped where the softmax is: after the heads were mixed
+    "timm.models.convit.GPSA": _NO_PREFIX,  # a softmax of contents and one of positions: both lose the same keys
     "timm.models.convit.MHSA": _SELF,
     "timm.models.cpubone.ConvAttention": _SELF,
     "timm.models.crossvit.CrossAttention": replace(_SELF, kind="cross"),
@@ -57,7 +58,7 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.models.levit.AttentionDownsample": _SELF,
     "timm.models.lowformer.ConvAttention": _SELF,
     "timm.models.maxxvit.Attention2d": _SELF,
-    "timm.models.maxxvit.AttentionCl": _WINDOW,
+    "timm.models.maxxvit.AttentionCl": replace(_WINDOW, grid="rel_pos.window_size"),
     "timm.models.metaformer.Attention": _SELF,
     "timm.models.mvitv2.MultiScaleAttention": _SELF,
     "timm.models.nest.Attention": replace(_WINDOW, layout="bhw"),

@@ -56,7 +56,7 @@ TRANSFORMERS_CLASSES: dict[str, Entry] = {
     **{f"transformers.models.{path}": entry for path, entry in _CLASSES.items()},
     # The table is used here too, but not everything in it is.
     "transformers.models.swin.modeling_swin.SwinAttention": replace(
-        _INTERFACE, kind="window", window_mask=(1, "attention_mask")
+        _INTERFACE, kind="window", window_mask=(1, "attention_mask"), grid="relative_position_bias.window_size"
     ),
 }
 
