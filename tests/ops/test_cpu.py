@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import dropkey
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.cpu import library
-from dropkey.ops.cpu.backend import Cpu, numbers_of
+from dropkey.ops.cpu.backend import Cpu
+from dropkey.ops.cpu.keep import numbers_of
 from dropkey.ops.cpu.operators import mask_operator
 from dropkey.ops.dispatch import BACKENDS
 from dropkey.patterns import PATTERNS, Geometry

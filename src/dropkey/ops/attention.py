@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dropkey.ops.call import AttentionCall, Draw, check_tensors, is_dropping
+from dropkey.ops.cpu.keep import draw_keep
 from dropkey.ops.dispatch import attend
 from dropkey.patterns import Pattern, named_pattern
 
@@ -103,4 +104,4 @@ def keep_mask(
     if not is_dropping(drop_ratio):
         return torch.ones(shape, dtype=torch.bool, device=device)
     draw = Draw.of(pattern, drop_ratio, seed, device, grid_size, num_prefix_tokens)
-    return draw.keep(*shape).expand(shape).contiguous()
+    return draw_keep(draw, *shape).expand(shape).contiguous()

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dropkey.ops.call import AttentionCall
+from dropkey.ops.cpu.keep import draw_keep
 
 __all__ = ["Sdpa", "plain"]
 
@@ -25,8 +26,8 @@ class Sdpa:
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""
         call = call.expanded()
-        keep, allowed = call.keep(), call.allowed()
-        assert keep is not None  # dispatch sends a call that drops nothing to plain()
+        assert call.draw is not None  # dispatch sends a call that drops nothing to plain()
+        keep, allowed = draw_keep(call.draw, *call.mask_shape), call.allowed()
         visible = keep if allowed is None else keep & allowed
         has_kept = visible.any(-1, keepdim=True)
         # A row with nothing kept is shown all keys, so that torch has no fully masked row, and is overwritten below.

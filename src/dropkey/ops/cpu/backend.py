@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu import library
-from dropkey.ops.cpu.library import PATTERNS, DrawNumbers
+from dropkey.ops.cpu.keep import numbers_of
+from dropkey.ops.cpu.library import PATTERNS
 from dropkey.ops.cpu.operators import attention_operator
-from dropkey.patterns import Block, Cross, Geometry
+from dropkey.patterns import Geometry
 
 __all__ = ["Cpu"]
 
@@ -52,15 +53,3 @@ class Cpu:
             call.query, call.key, call.value, bias, call.scale, call.is_causal, *numbers_of(call.draw)
         )[0]
         return out
-
-
-def numbers_of(draw: Draw) -> DrawNumbers:
-    """Return a draw as the operators take it."""
-    ratio = draw.drop_ratio.to(torch.float64)
-    place = PATTERNS.index(draw.pattern.name)
-    if not isinstance(draw.pattern, Block | Cross) or draw.grid_size is None:
-        return DrawNumbers(ratio, draw.seed, draw.seed, [place, 0, 0, 0, 0])
-    rows, cols = draw.grid_size
-    window = draw.pattern.window_size
-    threshold = torch.ops.dropkey.seed_threshold(ratio, rows, cols, window, draw.pattern.name == "cross")
-    return DrawNumbers(ratio, draw.seed, threshold, [place, window, rows, cols, draw.num_prefix_tokens])

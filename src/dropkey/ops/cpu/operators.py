@@ -191,6 +191,7 @@ def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:
 _library.impl("cpu_attention", _forward, "CPU")
 _library.impl("cpu_attention", _attach, "Autograd")
 _library.impl("cpu_attention_backward", _backward, "CPU")
-_library.impl("cpu_keep_mask", _mask, "CompositeExplicitAutograd")
+_library.impl("cpu_keep_mask", _mask, "CPU")
 torch.library.register_fake("dropkey::cpu_attention", _forward_fake, lib=_library)
 torch.library.register_fake("dropkey::cpu_attention_backward", _backward_fake, lib=_library)
+torch.library.register_fake("dropkey::cpu_keep_mask", _mask_fake, lib=_library)

@@ -118,22 +118,24 @@ class Keep {
     uint64_t limit = (uint64_t)*p_.draw.seed_threshold;
     long patches = p_.draw.grid_rows * p_.draw.grid_columns, calls = (patches + 3) / 4;
     uint64_t stream = p_.draw.pattern == kBlock ? 3 : 4;
-    Counters head = {{}, Longs{} + (uint64_t)i, Longs{} + (uint64_t)c2, Longs{} + stream};
-    for (long call = 0; call < calls; call += kCalls) {
-      for (int n = 0; n < kCalls; ++n) head.c0[n] = (uint64_t)(call + n);
-      Counters x = philox(head, key_);
-      for (const auto& [word, ranks] : {Word{0, x.c0}, Word{1, x.c1}, Word{2, x.c2}, Word{3, x.c3}}) {
-        Longs hits = (Longs)((ranks & 0xffffffffu) < limit);
-        for (int n = 0; n < kCalls; ++n)
-          if (hits[n] && (call + n) * 4 + word < patches) drop_window(whole, (call + n) * 4 + word);
-      }
+    Longs blocks = {}, query = Longs{} + (uint64_t)i, head = Longs{} + (uint64_t)c2, kind = Longs{} + stream;
+    for (int n = 0; n < kCalls; ++n) blocks[n] = (uint64_t)n;
+    for (long call = 0; call < calls; call += kCalls, blocks += (uint64_t)kCalls) {
+      Counters x = philox({blocks, query, head, kind}, key_);
+      drop_seeded(whole, call * 4, x.c0, limit, patches);
+      drop_seeded(whole, call * 4 + 1, x.c1, limit, patches);
+      drop_seeded(whole, call * 4 + 2, x.c2, limit, patches);
+      drop_seeded(whole, call * 4 + 3, x.c3, limit, patches);
     }
   }
 
-  struct Word {
-    long number;
-    Longs ranks;
-  };
+  // Every fourth patch from `first` on has one of these ranks.
+  void drop_seeded(uint8_t* whole, long first, Longs ranks, uint64_t limit, long patches) const {
+    for (uint32_t hits = lanes_below(ranks, limit); hits; hits &= hits - 1) {
+      long patch = first + 4 * __builtin_ctz(hits);
+      if (patch < patches) drop_window(whole, patch);
+    }
+  }
 
   void drop_window(uint8_t* whole, long patch) const {
     const Draw& draw = p_.draw;

@@ -47,6 +47,20 @@ INLINE void philox_two(Counters& x, Counters& y, Key key) {
   }
 }
 
+// One bit for each lane whose lower half is below the limit.
+INLINE uint32_t lanes_below(Longs words, uint64_t limit) {
+  Longs below = (Longs)((words & 0xffffffffu) < limit);
+#if defined(__AVX512F__)
+  return _mm512_movepi64_mask((__m512i)below);
+#elif defined(__AVX2__)
+  return (uint32_t)_mm256_movemask_pd((__m256d)below);
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kCalls; ++i) bits |= (uint32_t)(below[i] & 1) << i;
+  return bits;
+#endif
+}
+
 struct Block4 {
   uint32_t word[4];
 };
