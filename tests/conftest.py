@@ -1,8 +1,7 @@
 """Small models that many tests use."""
 
-import os
-
 import dataclasses
+import os
 
 import pytest
 import torch

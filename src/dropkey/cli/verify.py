@@ -17,13 +17,13 @@ _DESCRIPTION = "List the attention of a model and prove that DropKey acts on eac
 class VerifyConfig:
     """Options of ``dropkey verify``."""
 
-    img_size: int | None = option(None, "side of the input in pixels; by default the model's own")
+    img_size: int | None = option(None, "side of the input in pixels; by default the model's own", at_least=1)
     drop_ratio: float = option(0.3, "share of keys dropped in the first block")
     schedule: str = option("constant", "drop ratio over depth; constant tries every block")
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
-    batch_size: int = option(4, "random images in the trial")
-    seed: int = option(0, "seed of the images and masks")
+    batch_size: int = option(4, "random images in the trial", at_least=1)
+    seed: int = option(0, "seed of the images and masks", at_least=0)
 
 
 def run(arguments: Sequence[str]) -> int:
