@@ -9,7 +9,7 @@ import jsonargparse
 
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["Parser", "add_fields"]
+__all__ = ["Parser", "add_fields", "values_of"]
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -50,3 +50,8 @@ def add_fields(parser: Parser, config_class: type, defaults: Mapping[str, Any] |
             help=field.metadata["help"].replace("%", "%%"),
             **flag,
         )
+
+
+def values_of(config_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are fields of a dataclass."""
+    return {field.name: options[field.name] for field in dataclasses.fields(config_class)}
