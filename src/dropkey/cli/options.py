@@ -38,17 +38,25 @@ class Parser(jsonargparse.ArgumentParser):
         return text
 
 
-def add_fields(parser: Parser, config_class: type, defaults: Mapping[str, Any] | None = None) -> None:
+def add_fields(
+    parser: Parser, config_class: type, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
+) -> None:
     """Add one option a field: ``data_dir`` becomes ``--data-dir``; the help is in the field's metadata."""
     types = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        flag: dict[str, Any] = {"nargs": "?", "const": True} if types[field.name] is bool else {}
+        if field.name in without:
+            continue
+        kind, shape = types[field.name], dict[str, Any]()
+        if kind is bool:
+            shape = {"nargs": "?", "const": True}
+        elif typing.get_origin(kind) is tuple:
+            kind, shape = str, {"nargs": "+"}
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=types[field.name],
+            type=kind,
             default=(defaults or {}).get(field.name, field.default),
             help=field.metadata["help"].replace("%", "%%"),
-            **flag,
+            **shape,
         )
 
 

@@ -59,7 +59,7 @@ def evaluate_monte_carlo(
 
     Returns:
         The measures of the mean, and the mean standard deviation of the predicted class's probability over the draws,
-        for right and for wrong answers (None where there are none): a useful uncertainty is larger where the answer is wrong.
+        where the answer is right and where it is wrong (None if it never is): a useful uncertainty is larger there.
     """
     device = next(network.parameters()).device
     collected = _Collected(num_classes, device)
