@@ -71,12 +71,16 @@ def foreign(weights):
 
 
 def misshapen(weights):
-    return {**weights, "norm.weight": torch.zeros(7)}
+    return {**weights, "blocks.0.norm1.weight": torch.zeros(7)}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [(lacking, "lacks blocks.1.attn.qkv.weight"), (foreign, "decoder.weight"), (misshapen, "norm.weight is (7,)")],
+    [
+        (lacking, "lacks blocks.1.attn.qkv.weight"),
+        (foreign, "decoder.weight"),
+        (misshapen, "blocks.0.norm1.weight is (7,)"),
+    ],
 )
 def test_weights_that_do_not_fit(donor, change, named, tmp_path):
     torch.save(change(donor.state_dict()), tmp_path / "w.pth")

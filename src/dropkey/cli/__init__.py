@@ -14,6 +14,8 @@ __all__ = ["main"]
 
 SUBCOMMANDS = {
     "train": "train a model with or without a regulariser on its attention",
+    "compare": "train several arms with several seeds; a table with spread and a report page",
+    "evaluate": "measure a trained model: accuracy, loss, calibration, occlusion, speed",
     "verify": "list the attention of a model and prove that DropKey acts on it",
     "bench": "measure time and memory of attention or of a training step on this machine",
 }

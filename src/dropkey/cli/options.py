@@ -9,7 +9,7 @@ import jsonargparse
 
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["Parser", "add_fields"]
+__all__ = ["Parser", "add_fields", "values_of"]
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -38,15 +38,28 @@ class Parser(jsonargparse.ArgumentParser):
         return text
 
 
-def add_fields(parser: Parser, config_class: type, defaults: Mapping[str, Any] | None = None) -> None:
+def add_fields(
+    parser: Parser, config_class: type, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
+) -> None:
     """Add one option a field: ``data_dir`` becomes ``--data-dir``; the help is in the field's metadata."""
     types = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        flag: dict[str, Any] = {"nargs": "?", "const": True} if types[field.name] is bool else {}
+        if field.name in without:
+            continue
+        kind, shape = types[field.name], dict[str, Any]()
+        if kind is bool:
+            shape = {"nargs": "?", "const": True}
+        elif typing.get_origin(kind) is tuple:
+            kind, shape = str, {"nargs": "+"}
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=types[field.name],
+            type=kind,
             default=(defaults or {}).get(field.name, field.default),
             help=field.metadata["help"].replace("%", "%%"),
-            **flag,
+            **shape,
         )
+
+
+def values_of(config_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are fields of a dataclass."""
+    return {field.name: options[field.name] for field in dataclasses.fields(config_class)}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
-from dropkey.cli.options import Parser, add_fields
+from dropkey.cli.options import Parser, add_fields, values_of
 from dropkey.errors import ArgumentError, RunError
-from dropkey.tasks.config import TrainConfig, config_from
+from dropkey.tasks.config import TrainConfig
 
 if TYPE_CHECKING:
     from dropkey.tasks.run_folder import RunFolder
@@ -77,7 +77,7 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> Parser:
 
 
 def _config(options: Mapping[str, Any]) -> TrainConfig:
-    return config_from({field.name: options[field.name] for field in dataclasses.fields(TrainConfig)})
+    return TrainConfig(**values_of(TrainConfig, options))
 
 
 def _fresh(options: Mapping[str, Any], is_main: bool) -> "tuple[TrainConfig, RunFolder | None]":

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dropkey.cli.exit_codes import DONE
-from dropkey.cli.options import Parser, add_fields
-from dropkey.tasks.config import TrainConfig, option
+from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.tasks.config import TrainConfig, check_ranges, option
 
 __all__ = ["VerifyConfig", "run"]
 
@@ -17,13 +17,16 @@ _DESCRIPTION = "List the attention of a model and prove that DropKey acts on eac
 class VerifyConfig:
     """Options of ``dropkey verify``."""
 
-    img_size: int | None = option(None, "side of the input in pixels; by default the model's own")
+    img_size: int | None = option(None, "side of the input in pixels; by default the model's own", at_least=1)
     drop_ratio: float = option(0.3, "share of keys dropped in the first block")
     schedule: str = option("constant", "drop ratio over depth; constant tries every block")
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
-    batch_size: int = option(4, "random images in the trial")
-    seed: int = option(0, "seed of the images and masks")
+    batch_size: int = option(4, "random images in the trial", at_least=1)
+    seed: int = option(0, "seed of the images and masks", at_least=0)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("name", type=str, help="timm model name, or the folder of a run: its model")
     add_fields(parser, VerifyConfig)
     options = parser.read(arguments)
-    config = VerifyConfig(**{field.name: options[field.name] for field in dataclasses.fields(VerifyConfig)})
+    config = VerifyConfig(**values_of(VerifyConfig, options))
     train_config = _train_config(options["name"], config)
 
     import torch

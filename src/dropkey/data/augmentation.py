@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
@@ -16,7 +18,7 @@ from dropkey.data.order import Place
 from dropkey.data.seeds import seed_cpu
 from dropkey.data.source import LabelledImages
 
-__all__ = ["Augmented", "Clean", "ImageFormat", "clean_transform", "train_transform"]
+__all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "train_transform"]
 
 Transform = Callable[[Image.Image], Tensor]
 _SMALL = 64  # images up to this side are shifted, larger ones cropped at random scales
@@ -31,16 +33,48 @@ class ImageFormat:
     std: Sequence[float] = (0.5, 0.5, 0.5)
 
 
-def train_transform(image_format: ImageFormat, *, shifts: bool, flips: bool) -> Transform:
-    """Return the augmentation of training: a random place and a random mirror image, where the source allows them."""
-    size = image_format.img_size
-    if size <= _SMALL:
-        moved = [transforms.RandomCrop(size, padding=max(1, size // 8))] if shifts else []
-        place = [_Fitted(size), *moved]
-    else:
-        place = [transforms.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=InterpolationMode.BICUBIC)]
-    mirror = [transforms.RandomHorizontalFlip()] if flips else []
-    return _Chain(*place, *mirror, _Normalized(image_format))
+@dataclass(frozen=True)
+class Augmentation:
+    """How training changes an image.
+
+    Args:
+        shifts: move small images by up to an eighth of their side; larger ones are cropped at random scales instead.
+        flips: mirror every other image.
+        rand_augment: magnitude of timm's RandAugment, up to 10; 0 for none.
+        color_jitter: strength of changes of brightness, contrast and saturation.
+        random_erasing: share of images with a rectangle of noise.
+    """
+
+    shifts: bool = True
+    flips: bool = True
+    rand_augment: float = 0.0
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
+
+
+def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Transform:
+    """Return the steps from an image of a source to what training sees."""
+    steps = [*_placing(image_format.img_size, augmentation)]
+    if augmentation.flips:
+        steps.append(transforms.RandomHorizontalFlip())
+    if augmentation.rand_augment:
+        grey = tuple(round(255 * value) for value in image_format.mean)
+        magnitude = f"rand-m{augmentation.rand_augment:g}-mstd0.5-inc1"
+        steps.append(rand_augment_transform(magnitude, {"img_mean": grey, "translate_pct": 0.1}))
+    if augmentation.color_jitter:
+        steps.append(transforms.ColorJitter(*[augmentation.color_jitter] * 3))
+    steps.append(_Normalized(image_format))
+    if augmentation.random_erasing:
+        erasing: Any = RandomErasing
+        steps.append(erasing(augmentation.random_erasing, mode="pixel", device="cpu"))
+    return _Chain(*steps)
+
+
+def _placing(size: int, augmentation: Augmentation) -> list[Any]:
+    if size > _SMALL:
+        return [transforms.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=InterpolationMode.BICUBIC)]
+    moved = [transforms.RandomCrop(size, padding=max(1, size // 8))] if augmentation.shifts else []
+    return [_Fitted(size), *moved]
 
 
 def clean_transform(image_format: ImageFormat) -> Transform:

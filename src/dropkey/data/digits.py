@@ -1,29 +1,15 @@
 """scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels that come with the library."""
 
 import numpy as np
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from dropkey.data.array_images import ArrayImages
 from dropkey.data.source import ImageSource
 
 __all__ = ["digits"]
 
 _SPLIT_SEED = 0  # never the seed of a run: all runs are compared on the same images
-
-
-class GreyImages:
-    """Grey images in memory, given as RGB."""
-
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
-        self.pixels = pixels  # uint8 (images, rows, cols)
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
 
 def digits() -> ImageSource:
@@ -35,8 +21,8 @@ def digits() -> ImageSource:
     )
     return ImageSource(
         name="digits",
-        train=GreyImages(pixels[train], bunch.target[train]),
-        val=GreyImages(pixels[val], bunch.target[val]),
+        train=ArrayImages(pixels[train], bunch.target[train]),
+        val=ArrayImages(pixels[val], bunch.target[val]),
         classes=[str(name) for name in bunch.target_names],
         img_size=8,
         flips=False,

@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from dropkey.data.augmentation import Augmented, Clean, ImageFormat, clean_transform, train_transform
+from dropkey.data.augmentation import Augmentation, Augmented, Clean, ImageFormat, clean_transform, train_transform
 from dropkey.data.order import EpochOrder
 from dropkey.data.source import ImageSource, LabelledImages
 
@@ -22,17 +22,25 @@ class ImageData(pl.LightningDataModule):
     Args:
         source: the images.
         image_format: what the model takes.
+        augmentation: how training changes images.
         batch_size: images a batch and process.
         seed: seed of the run.
         workers: processes that read images, beside each training process.
     """
 
     def __init__(
-        self, source: ImageSource, image_format: ImageFormat, batch_size: int, seed: int, workers: int = 0
+        self,
+        source: ImageSource,
+        image_format: ImageFormat,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
         self.image_format = image_format
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
@@ -43,8 +51,7 @@ class ImageData(pl.LightningDataModule):
         order = EpochOrder(len(self.source.train), self.seed, rank, world_size)
         batch_size = min(self.batch_size, len(order))
         order.start_at(self.start[0], self.start[1] * batch_size)
-        transform = train_transform(self.image_format, shifts=self.source.shifts, flips=self.source.flips)
-        dataset = Augmented(self.source.train, transform, self.seed)
+        dataset = Augmented(self.source.train, train_transform(self.image_format, self.augmentation), self.seed)
         return self._loader(dataset, batch_size, sampler=order, drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

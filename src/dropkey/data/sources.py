@@ -1,12 +1,15 @@
 """Sources by name."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 from dropkey.data.source import ImageSource
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["load_source"]
+__all__ = ["SOURCES", "load_source"]
+
+_DEFAULT_DIR = Path("data")  # where downloads go
 
 
 def _digits(data_dir: Path | None) -> ImageSource:
@@ -15,15 +18,32 @@ def _digits(data_dir: Path | None) -> ImageSource:
     return digits()
 
 
-def _folder(data_dir: Path | None) -> ImageSource:
-    from dropkey.data.folder import folder
+def _downloaded(module: str, name: str) -> Callable[[Path | None], ImageSource]:
+    def load(data_dir: Path | None) -> ImageSource:
+        source = getattr(importlib.import_module(f"dropkey.data.{module}"), name)(data_dir or _DEFAULT_DIR)
+        assert isinstance(source, ImageSource)
+        return source
 
-    if data_dir is None:
-        raise ArgumentError("--data folder needs --data-dir, a folder with train/<class>/ and val/<class>/")
-    return folder(data_dir)
+    return load
 
 
-SOURCES: dict[str, Callable[[Path | None], ImageSource]] = {"digits": _digits, "folder": _folder}
+def _given(module: str, name: str) -> Callable[[Path | None], ImageSource]:
+    def load(data_dir: Path | None) -> ImageSource:
+        if data_dir is None:
+            raise ArgumentError(f"--data {name} needs --data-dir, a folder with train/<class>/ and val/<class>/")
+        return _downloaded(module, name)(data_dir)
+
+    return load
+
+
+SOURCES: dict[str, Callable[[Path | None], ImageSource]] = {
+    "digits": _digits,
+    "fashion_mnist": _downloaded("fashion_mnist", "fashion_mnist"),
+    "cifar10": _downloaded("cifar", "cifar10"),
+    "cifar100": _downloaded("cifar", "cifar100"),
+    "imagenet": _given("imagenet", "imagenet"),
+    "folder": _given("folder", "folder"),
+}
 
 
 def load_source(name: str, data_dir: Path | None = None) -> ImageSource:

@@ -15,7 +15,7 @@ from dropkey.errors import RunError
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder, write_atomically
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "read_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "can_save", "read_checkpoint"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Saves ``last.ckpt`` after every epoch and every ``seconds`` within one, and ``best.ckpt`` by validation accuracy.
 
-    Inside an epoch it saves between two batches, never after the last one: the epoch's end does that.
+    Inside an epoch it saves between two steps of the optimiser, where nothing is half done.
 
     Args:
         folder: where.
@@ -50,8 +50,7 @@ class Checkpoints(Checkpoint):
         self._last_save = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        is_last = batch_idx + 1 == trainer.num_training_batches
-        if not is_last and self._is_due(trainer):
+        if can_save(trainer, batch_idx) and self._is_due(trainer):
             self.save(trainer, (trainer.current_epoch, batch_idx + 1))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,6 +75,16 @@ class Checkpoints(Checkpoint):
     def _is_due(self, trainer: pl.Trainer) -> bool:
         due = time.monotonic() - self._last_save > self.seconds
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+
+def can_save(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Say whether a run can go on exactly from after this batch.
+
+    Not inside an accumulated step, whose gradients are in no checkpoint, and not after the last batch: the end of the
+    epoch saves.
+    """
+    is_last = batch_idx + 1 == trainer.num_training_batches
+    return not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from timm import optim, scheduler
+from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
@@ -14,6 +15,7 @@ from dropkey.adapters.handle import Handle
 from dropkey.data.seeds import seed_all
 from dropkey.errors import RunError
 from dropkey.tasks.config import TrainConfig
+from dropkey.tasks.recipes import filled
 
 __all__ = ["Classification"]
 
@@ -42,6 +44,7 @@ class Classification(pl.LightningModule):
         measures = {f"{name}_accuracy": MulticlassAccuracy(num_classes, average="micro") for name in VAL_SETS}
         losses = {f"{name}_loss": MeanMetric() for name in VAL_SETS}
         self.measures = nn.ModuleDict({**measures, **losses})
+        self.mixup = _mixup(config, num_classes)
         # Loss sum, right answers, images of this epoch so far, on this process.
         self.running = torch.zeros(3, dtype=torch.float64)
 
@@ -54,15 +57,20 @@ class Classification(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             self.running = torch.zeros(3, dtype=torch.float64)
-        self._set_dropping(self.current_epoch < self.config.epochs - self.config.finetune_epochs)
+        self._set_dropping(self.current_epoch < filled(self.config.epochs) - self.config.finetune_epochs)
         seed_all(self.config.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         if self.schedule is not None:
             self.schedule.step_update(self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        logits = self(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        if self.mixup is not None and len(images) % 2 == 0:
+            images, targets = self.mixup(images, labels)  # smooths the labels itself
+            logits = self(images)
+            loss = F.cross_entropy(logits, targets)
+        else:
+            logits = self(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=filled(self.config.label_smoothing))
         self._require_finite(loss, batch_idx)
         right = (logits.detach().argmax(-1) == labels).sum()
         parts = torch.stack([loss.detach().double() * len(labels), right.double(), right.new_tensor(len(labels))])
@@ -88,21 +96,21 @@ class Classification(pl.LightningModule):
         return result
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        config = self.config
+        config, lr, epochs = self.config, filled(self.config.lr), filled(self.config.epochs)
+        decays: dict[str, Any] = {} if config.layer_decay == 1 else {"layer_decay": config.layer_decay}
         optimizer = optim.create_optimizer_v2(  # type: ignore[attr-defined]
-            self.network, opt="adamw", lr=config.lr, weight_decay=config.weight_decay
+            self.network, opt="adamw", lr=lr, weight_decay=filled(config.weight_decay), **decays
         )
-        updates = round(self.trainer.estimated_stepping_batches / config.epochs)
+        assert isinstance(optimizer, torch.optim.Optimizer)
         self.schedule = scheduler.create_scheduler_v2(  # type: ignore[attr-defined]
             optimizer,
             sched="cosine",
-            num_epochs=config.epochs,
-            warmup_epochs=min(config.warmup_epochs, config.epochs - 1),
-            warmup_prefix=False,
-            warmup_lr=config.lr / 100,
-            min_lr=config.lr / 100,
+            num_epochs=epochs,
+            warmup_epochs=min(filled(config.warmup_epochs), epochs - 1),
+            warmup_lr=lr / 100,
+            min_lr=lr / 100,
             step_on_epochs=False,
-            updates_per_epoch=updates,
+            updates_per_epoch=round(self.trainer.estimated_stepping_batches / epochs),
         )[0]
         return optimizer
 
@@ -137,3 +145,13 @@ class Classification(pl.LightningModule):
                 f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}):"
                 " lower --lr; the checkpoint keeps the state before this epoch"
             )
+
+
+def _mixup(config: TrainConfig, num_classes: int) -> Mixup | None:
+    mixup, cutmix = filled(config.mixup), filled(config.cutmix)
+    if not mixup and not cutmix:
+        return None
+    smoothing = filled(config.label_smoothing)
+    return Mixup(  # type: ignore[no-untyped-call]
+        mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=num_classes
+    )

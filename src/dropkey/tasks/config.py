@@ -1,6 +1,7 @@
 """All options of a training run, as plain data."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,30 +10,33 @@ from dropkey.patterns import PATTERNS, Pattern
 from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
 from dropkey.schedules import Schedule, check_drop_ratio
 
-__all__ = ["TrainConfig", "build_regularizer", "config_from"]
+__all__ = ["TrainConfig", "build_regularizer", "check_ranges", "config_from", "option"]
 
 
-def option(default: Any, help: str) -> Any:
-    """Declare an option with the line that ``--help`` shows for it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(
+    default: Any, help: str, *, at_least: float | None = None, above: float | None = None, below: float | None = None
+) -> Any:
+    """Declare an option with the line that ``--help`` shows for it, and the numbers that it accepts."""
+    limits = {"at_least": at_least, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Options of ``dropkey train``; the help of each is in its field's metadata.
 
+    None stands for a default that depends on the data, the model or the machine; a run's config.yaml has it filled in.
+
     Raises:
         ArgumentError: a value that no run can use; the message names the option.
     """
 
-    data: str = option("digits", "where the images come from: digits, folder")
+    data: str = option("digits", "digits, fashion_mnist, cifar10, cifar100, imagenet, or folder")
     data_dir: str | None = option(None, "folder of the images; for --data folder: train/<class>/ and val/<class>/")
     model: str | None = option(None, "any timm model name; by default a small ViT that fits the images")
-    img_size: int | None = option(None, "side of the model's input in pixels; by default the model's own")
+    img_size: int | None = option(None, "side of the model's input in pixels; by default the model's own", at_least=1)
     pretrained: bool = option(False, "start from timm's pretrained weights (downloaded)")
-    weights: str | None = option(
-        None, "start from the weights in this local file (safetensors or torch, no code is run)"
-    )
+    weights: str | None = option(None, "start from this local file (safetensors or torch; no code in it is run)")
 
     regularizer: Literal["none", "dropout", "dropout_renormalized", "dropkey"] = option(
         "dropkey", "what acts on attention in training"
@@ -44,49 +48,62 @@ class TrainConfig:
     )
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
-    finetune_epochs: int = option(0, "train this many of the last epochs without dropping, to align with evaluation")
+    finetune_epochs: int = option(
+        0, "train this many of the last epochs without dropping, to align with evaluation", at_least=0
+    )
 
-    epochs: int = option(15, "passes over the training images")
-    batch_size: int = option(64, "images a step and process")
-    lr: float = option(3e-3, "highest learning rate, of AdamW")
-    weight_decay: float = option(0.05, "weight decay, not on norms and biases")
-    warmup_epochs: int = option(2, "epochs in which the learning rate rises, before it falls along a cosine")
-    label_smoothing: float = option(0.0, "share of the target spread over all classes")
-    drop_path: float = option(0.0, "share of residual branches dropped in the last block, rising with depth")
-    seed: int = option(0, "seed of everything random")
+    epochs: int | None = option(None, "passes over the training images", at_least=1)
+    batch_size: int | None = option(None, "images a step and process", at_least=1)
+    accumulate: int = option(1, "batches whose gradients are added before a step", at_least=1)
+    lr: float | None = option(None, "highest learning rate, of AdamW", above=0)
+    warmup_epochs: int | None = option(
+        None, "epochs in which the rate rises before it falls along a cosine", at_least=0
+    )
+    weight_decay: float | None = option(None, "weight decay, not on norms and biases", at_least=0)
+    layer_decay: float | None = option(None, "factor on the rate for each block further from the head", above=0)
+    clip_grad: float | None = option(None, "longest gradient, as a norm; 0 for any length", at_least=0)
+    ema: float | None = option(
+        None, "decay of averaged weights, which are then evaluated; 0 for none", at_least=0, below=1
+    )
+    drop_path: float | None = option(
+        None, "share of residual branches dropped in the last block, rising with depth", at_least=0, below=1
+    )
+    label_smoothing: float | None = option(None, "share of the target spread over all classes", at_least=0, below=1)
+    mixup: float | None = option(None, "alpha of mixup; 0 for none", at_least=0)
+    cutmix: float | None = option(None, "alpha of cutmix; 0 for none", at_least=0)
+    rand_augment: float | None = option(None, "magnitude of timm's RandAugment, up to 10; 0 for none", at_least=0)
+    color_jitter: float | None = option(None, "strength of changes of brightness and colour; 0 for none", at_least=0)
+    random_erasing: float | None = option(None, "share of images with an erased rectangle", at_least=0, below=1)
+    seed: int = option(0, "seed of everything random", at_least=0)
 
-    devices: int = option(1, "processes, one a GPU where there are any")
+    devices: int = option(1, "processes, one a GPU where there are any", at_least=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "arithmetic of the model")
-    workers: int | None = option(None, "processes that read images; by default 0 for digits, else up to 4")
-    threads: int | None = option(None, "threads of a process on the CPU; by default 1 for models below 1M parameters")
+    workers: int | None = option(None, "processes that read images; by default 0 for digits, else up to 4", at_least=0)
+    threads: int | None = option(
+        None, "threads of a process on the CPU; by default 1 for models below 1M parameters", at_least=1
+    )
     output: str | None = option(None, "run folder; by default a fresh one below runs/")
 
     def __post_init__(self) -> None:
         check_drop_ratio(self.drop_ratio)
-        for name in ("epochs", "batch_size", "devices"):
-            _require(getattr(self, name) >= 1, name, "1 or more", self)
-        for name in ("weight_decay", "finetune_epochs", "warmup_epochs", "seed"):
-            _require(getattr(self, name) >= 0, name, "0 or more", self)
-        for name in ("label_smoothing", "drop_path"):
-            _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", self)
-        _require(0 < self.lr < float("inf"), "lr", "above 0", self)
-        _require(self.finetune_epochs <= self.epochs, "finetune_epochs", f"at most --epochs {self.epochs}", self)
-        _require(self.img_size is None or self.img_size >= 1, "img_size", "1 or more", self)
-        _require(self.threads is None or self.threads >= 1, "threads", "1 or more", self)
-        _require(self.workers is None or self.workers >= 0, "workers", "0 or more", self)
+        check_ranges(self)
+        build_regularizer(self)
+        if self.finetune_epochs > (self.epochs or math.inf):
+            raise ArgumentError(f"--finetune-epochs {self.finetune_epochs} are more than --epochs {self.epochs}")
         if self.pretrained and self.weights:
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
-        build_regularizer(self)
+        if (self.mixup or self.cutmix) and (self.batch_size or 0) % 2:
+            raise ArgumentError(f"--mixup and --cutmix pair images: --batch-size {self.batch_size} must be even")
 
 
 def build_regularizer(config: TrainConfig) -> Regularizer | None:
     """Return what the options say should act on attention, or None."""
     schedule = _schedule(config.schedule)
-    pattern = _pattern(config.pattern, config.window_size)
+    dropkey = DropKey(config.drop_ratio, schedule, _pattern(config.pattern, config.window_size))
     if config.regularizer == "none":
         return None
     if config.regularizer == "dropkey":
-        return DropKey(config.drop_ratio, schedule, pattern)
+        return dropkey
     return AttentionDropout(config.drop_ratio, schedule, renormalize=config.regularizer == "dropout_renormalized")
 
 
@@ -100,12 +117,27 @@ def config_from(values: Mapping[str, Any]) -> TrainConfig:
     for name in values:
         if name not in known:
             raise ArgumentError(f"the config has an unknown option {name!r}{did_you_mean(str(name), known)}")
-    return TrainConfig(**values)
+    try:
+        return TrainConfig(**values)
+    except TypeError as error:
+        raise ArgumentError(f"the config has a value of the wrong type: {error}") from None
 
 
-def _require(condition: bool, name: str, wanted: str, config: TrainConfig) -> None:
-    if not condition:
-        raise ArgumentError(f"--{name.replace('_', '-')} must be {wanted}, got {getattr(config, name)!r}")
+def check_ranges(config: Any) -> None:
+    """Raise an ArgumentError for the first number of a config outside of what its option accepts."""
+    for field in dataclasses.fields(config):
+        value, limits = getattr(config, field.name), field.metadata
+        low, above, below = limits["at_least"], limits["above"], limits["below"]
+        if value is None or (low is None and above is None and below is None):
+            continue
+        fits = (low is None or value >= low) and (above is None or value > above) and (below is None or value < below)
+        if not (fits and math.isfinite(value)):
+            wanted = f"in [{low:g}, {below:g})" if below is not None else _above(low, above)
+            raise ArgumentError(f"--{field.name.replace('_', '-')} must be {wanted}, got {value!r}")
+
+
+def _above(low: float | None, above: float | None) -> str:
+    return f"above {above:g}" if low is None else f"{low:g} or more"
 
 
 def _schedule(text: str) -> Schedule:

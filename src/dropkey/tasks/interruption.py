@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from dropkey.tasks.checkpoints import Checkpoints
+from dropkey.tasks.checkpoints import Checkpoints, can_save
 
 __all__ = ["Interrupted", "Interruption"]
 
@@ -34,8 +34,7 @@ class Interruption(pl.Callback):
         self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        is_last = batch_idx + 1 == trainer.num_training_batches
-        if not is_last and self._agreed(trainer):
+        if can_save(trainer, batch_idx) and self._agreed(trainer):
             self.checkpoints.save(trainer, (trainer.current_epoch, batch_idx + 1))
             raise Interrupted
 

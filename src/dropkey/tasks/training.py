@@ -10,10 +10,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from dropkey.adapters.handle import Handle, apply
+from dropkey.data.augmentation import Augmentation
 from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
 from dropkey.data.source import ImageSource
@@ -25,6 +27,7 @@ from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
 from dropkey.tasks.curves import draw_curves
 from dropkey.tasks.interruption import Interruption
 from dropkey.tasks.networks import build_network, check_model_name, image_format_of
+from dropkey.tasks.recipes import filled, with_recipe
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder
 from dropkey.tasks.weights import load_weights
@@ -46,6 +49,7 @@ class Prepared:
 
 def resolve(config: TrainConfig, source: ImageSource) -> TrainConfig:
     """Return the config with every default filled in that depends on other options."""
+    config = with_recipe(config)
     model = check_model_name(config.model or source.default_model)
     workers = config.workers
     if workers is None:
@@ -76,8 +80,20 @@ def prepare(config: TrainConfig) -> Prepared:
     notes = load_weights(network, Path(config.weights)) if config.weights else []
     regularizer = build_regularizer(config)
     handle = None if regularizer is None else apply(network, regularizer)
-    data = ImageData(source, image_format, config.batch_size, config.seed, config.workers or 0)
+    data = ImageData(
+        source, image_format, _augmentation(config, source), filled(config.batch_size), config.seed, config.workers or 0
+    )
     return Prepared(config, source, data, network, handle, notes)
+
+
+def _augmentation(config: TrainConfig, source: ImageSource) -> Augmentation:
+    return Augmentation(
+        shifts=source.shifts,
+        flips=source.flips,
+        rand_augment=filled(config.rand_augment),
+        color_jitter=filled(config.color_jitter),
+        random_erasing=filled(config.random_erasing),
+    )
 
 
 def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: Any = print) -> dict[str, Any]:
@@ -97,11 +113,13 @@ def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: A
         DropKeyError: something that the user can mend.
     """
     config = prepared.config
-    record = EpochRecord(folder, lambda row: say(row_line(row, config.epochs)))
+    record = EpochRecord(folder, lambda row: say(row_line(row, filled(config.epochs))))
     checkpoints = Checkpoints(folder, record)
     module = Classification(prepared.network, config, len(prepared.source.classes), prepared.handle)
     with quiet_libraries(), _threads(config.threads or (1 if _is_tiny(prepared.network) else None)):
-        trainer = _trainer(config, folder, [record, Interruption(checkpoints), checkpoints, *progress_bars()])
+        trainer = _trainer(
+            config, folder, [*_averaging(filled(config.ema)), record, Interruption(checkpoints), checkpoints]
+        )
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
             place = read_checkpoint(checkpoint)["callbacks"][checkpoints.state_key]["place"]
@@ -129,13 +147,20 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _averaging(decay: float) -> list[pl.Callback]:
+    """Return what keeps averaged weights, or nothing for a decay of 0. It must come before whatever saves."""
+    return [EMAWeightAveraging(decay=decay)] if decay else []
+
+
 def _trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
         precision=config.precision,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *progress_bars()],
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_grad or None,
         plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(str(folder.root), name="", version=""),
         enable_checkpointing=True,

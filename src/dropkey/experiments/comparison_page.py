@@ -1,0 +1,165 @@
+"""A comparison as one self-contained HTML page: no script, nothing loaded, light and dark."""
+
+import datetime
+import html
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+from dropkey.experiments.chart import Line, line_chart
+from dropkey.experiments.comparison import Result
+from dropkey.experiments.comparison_table import ArmRow, arm_rows, difference_text, plus_minus
+
+__all__ = ["comparison_page"]
+
+_STYLE = """
+:root { --ink: #1c2430; --soft: #5c6675; --paper: #fbfbfa; --card: #ffffff; --rule: #e2e5ea;
+  --c0: #6b7280; --c1: #c2570c; --c2: #1d63b8; --c3: #15803d; --c4: #9333a8;
+  --c5: #b4232f; --c6: #0e7490; --c7: #8a6a00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa5b4; --paper: #14181e; --card: #1c2129;
+  --rule: #313945; --c0: #a3acb9; --c1: #f5934b; --c2: #6fb0f7; --c3: #5fcf85; --c4: #d68ae6;
+  --c5: #f58289; --c6: #58c9dd; --c7: #dfbc4a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 10px; }
+h3 { font-size: 15px; margin: 0 0 4px; }
+p { max-width: 75ch; } .soft, figcaption { color: var(--soft); font-size: 13px; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; background: var(--card); }
+th, td { padding: 8px 12px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: var(--soft); font-size: 13px; } th:first-child, td:first-child { text-align: left; }
+.key { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
+  background: currentColor; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 16px; }
+figure { margin: 0; padding: 14px 16px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
+svg { display: block; width: 100%; height: auto; } .grid { stroke: var(--rule); }
+.tick, .axis { fill: var(--soft); font-size: 11px; font-family: system-ui, sans-serif; }
+.line polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
+.line circle { fill: currentColor; } .band { fill: currentColor; opacity: .14; }
+pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 16px; overflow-x: auto;
+  font-size: 13px; } details { margin: 8px 0; } summary { cursor: pointer; }
+""" + "\n".join(f".c{number} {{ color: var(--c{number}); }}" for number in range(8))
+
+
+def comparison_page(results: Sequence[Result]) -> str:
+    """Return the page. Every name that comes from a user or a file is escaped."""
+    rows = arm_rows(results)
+    colors = {row.label: index % 8 for index, row in enumerate(rows)}
+    config = results[0].config
+    title = f"{config.model} on {config.data}: {', '.join(row.label for row in rows)}"
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        f'<p class="soft">{_text(_circumstances(results))}</p>',
+        f"<h2>Results</h2>{_table(rows, colors)}",
+        f"<p>{_text(_reading(rows))}</p>",
+        f'<h2>Curves</h2><p class="soft">{_text(_BANDS)}</p>{_legend(colors)}<div class="charts">',
+        *_charts(results, colors),
+        f"</div><h2>Options</h2>{_options(results)}",
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title>'
+    scheme = '<meta name="color-scheme" content="light dark">'
+    page = f"{head}{scheme}<style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
+    return f'<!doctype html><html lang="en"><head>{page}\n'
+
+
+_BANDS = "Lines are means over the seeds; bands reach from the lowest to the highest seed."
+
+
+def _charts(results: Sequence[Result], colors: Mapping[str, int]) -> list[str]:
+    curves: list[tuple[str, Callable[[Mapping[str, float]], float]]] = [
+        ("Validation accuracy", lambda row: row["val_accuracy"]),
+        ("Validation loss", lambda row: row["val_loss"]),
+        ("Training loss (running, with the drops)", lambda row: row["train_loss"]),
+        ("Generalisation gap (clean training minus validation accuracy)", _gap),
+    ]
+    figures = []
+    for title, value in curves:
+        lines = [_over_seeds(results, label, color, value) for label, color in colors.items()]
+        figures.append(_figure(title, line_chart(lines, "epoch", 1, title=title)))
+    ratios = [_ratios(results, label, color) for label, color in colors.items()]
+    drawn = [line for line in ratios if line is not None]
+    if drawn:
+        title = "Drop ratio of each attention site"
+        figures.append(_figure(title, line_chart(drawn, "site", 0, title=title, from_zero=True)))
+    return figures
+
+
+def _gap(row: Mapping[str, float]) -> float:
+    return row["clean_train_accuracy"] - row["val_accuracy"]
+
+
+def _over_seeds(
+    results: Sequence[Result], label: str, color: int, value: Callable[[Mapping[str, float]], float]
+) -> Line:
+    runs = [[value(row) for row in result.rows] for result in results if result.label == label]
+    epochs = list(zip(*runs, strict=False))
+    return Line(label, color, [statistics.fmean(e) for e in epochs], [min(e) for e in epochs], [max(e) for e in epochs])
+
+
+def _ratios(results: Sequence[Result], label: str, color: int) -> Line | None:
+    ratios = next(result.summary["drop_ratios"] for result in results if result.label == label)
+    return Line(label, color, ratios, ratios, ratios) if ratios else None
+
+
+def _figure(title: str, svg: str) -> str:
+    return f"<figure><h3>{_text(title)}</h3>{svg}</figure>"
+
+
+def _legend(colors: Mapping[str, int]) -> str:
+    keys = [f'<span class="c{color}"><span class="key"></span></span>{_text(label)}' for label, color in colors.items()]
+    return f"<p>{'&emsp;'.join(keys)}</p>"
+
+
+def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
+    names = ["arm", "seeds", "val accuracy", "best epoch", "val loss", "gap", "seconds", f"against {rows[0].label}"]
+    lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
+    for row in rows:
+        key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{_text(row.label)}'
+        cells = [str(row.seeds), plus_minus(row.accuracy, row.accuracy_sd), f"{row.best_accuracy:.4f}"]
+        cells += [f"{row.loss:.4f}", plus_minus(row.gap, row.gap_sd), f"{row.seconds:.1f}"]
+        cells.append(difference_text(row.difference))
+        lines.append(f"<tr><td>{key}</td>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _reading(rows: Sequence[ArmRow]) -> str:
+    """Say in words what the intervals allow to say."""
+    fixed = "Accuracies are those of the last epoch; the best epoch is chosen on the same validation images. "
+    if len(rows) == 1 or rows[0].seeds < 2:
+        return fixed + "With one seed an arm there is no spread, and nothing can be told apart from chance."
+    compared = [(row.label, row.difference) for row in rows[1:] if row.difference is not None]
+    told = [label for label, difference in compared if difference.low > 0 or difference.high < 0]
+    verdict = f"the interval of {' and '.join(told)} leaves out 0" if told else "no interval leaves out 0"
+    return (
+        f"{fixed}Differences are paired by seed, with Student's 95% interval over {rows[0].seeds} seeds, which knows "
+        f"the spread of seeds and not that of the images: {verdict}."
+    )
+
+
+def _circumstances(results: Sequence[Result]) -> str:
+    parameters = results[0].summary["num_parameters"]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    today = datetime.date.today().isoformat()
+    return f"{parameters:,} parameters; {device}; torch {torch.__version__}, timm {timm.__version__}; {today}"
+
+
+def _options(results: Sequence[Result]) -> str:
+    parts = []
+    for label in dict.fromkeys(result.label for result in results):
+        values = asdict(next(result.config for result in results if result.label == label))
+        text = yaml.safe_dump(
+            {name: values[name] for name in values if name not in ("output", "seed")}, sort_keys=False
+        )
+        parts.append(f"<details><summary>{_text(label)}</summary><pre>{_text(text)}</pre></details>")
+    return "".join(parts)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

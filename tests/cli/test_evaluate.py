@@ -1,0 +1,71 @@
+"""``dropkey evaluate`` from the outside."""
+
+import json
+
+import pytest
+import torch
+
+from dropkey.cli import main
+from dropkey.tasks.checkpoints import read_checkpoint
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, few_digits):
+    root = tmp_path_factory.mktemp("runs") / "run"
+    command = ["train", "--epochs", "3", "--warmup-epochs", "1", "--batch-size", "24", "--drop-ratio", "0.4"]
+    assert main([*command, "--schedule", "constant", "--output", str(root)]) == 0
+    return root
+
+
+def test_agrees_with_the_run(run, capsys):
+    assert main(["evaluate", str(run), "--monte-carlo", "4", "--occlusion", "0,1"]) == 0
+    result, summary = (json.loads((run / name).read_text()) for name in ("evaluation.json", "summary.json"))
+    assert result["accuracy"] == pytest.approx(summary["final_val_accuracy"], abs=1e-6)
+    assert result["loss"] == pytest.approx(summary["final_val_loss"], abs=1e-5)
+    assert result["occlusion"]["0"] == result["accuracy"]
+    assert result["images"] == 40
+    assert result["images_per_second"] > 0
+    assert 0 <= result["calibration_error"] <= 1
+    assert result["monte_carlo"]["loss"] != result["loss"]
+    out = capsys.readouterr().out
+    assert "Monte Carlo, 4 passes" in out
+    assert "100% of patches hidden" in out
+
+
+def test_same_seed_same_numbers(run, tmp_path):
+    results = []
+    for count in range(2):
+        output = tmp_path / f"{count}.json"
+        assert main(["evaluate", str(run), "--monte-carlo", "3", "--output", str(output)]) == 0
+        results.append(json.loads(output.read_text()) | {"images_per_second": None})
+    assert results[0] == results[1]
+
+
+def test_a_timm_name_with_the_weights_of_the_run_gives_the_same(run, tmp_path):
+    torch.save(read_checkpoint(run / "checkpoints/last.ckpt"), tmp_path / "w.pth")
+    output = tmp_path / "e.json"
+    command = ["evaluate", "vit_mini_patch2_8", "--weights", str(tmp_path / "w.pth"), "--output", str(output)]
+    assert main(command) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert json.loads(output.read_text())["accuracy"] == pytest.approx(summary["final_val_accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["nowhere"], "timm has no model 'nowhere'"),
+        (["vit_mini_patch2_8"], "--weights FILE or --pretrained"),
+        (["vit_mini_patch2_8", "--weights", "none.pth"], "no weights file"),
+        (["RUN", "--monte-carlo", "1"], "--monte-carlo must be 2 or more"),
+        (["RUN", "--occlusion", "half"], "--occlusion"),
+        (["RUN", "--occlusion", "2"], "--occlusion shares must be in [0, 1]"),
+        (["RUN", "--output", "/proc/none/e.json"], "cannot write /proc/none/e.json"),
+    ],
+)
+def test_errors(run, command, named, capsys):
+    assert main(["evaluate", *[str(run) if part == "RUN" else part for part in command]]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert named in err
