@@ -12,6 +12,7 @@ from dropkey.errors import ArgumentError, BackendError, did_you_mean
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
+from dropkey.ops.triton import Triton
 
 __all__ = ["Backend", "attend", "backends", "check_backend", "select"]
 
@@ -32,7 +33,7 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" asks them.
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Sdpa(), Reference())}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), Sdpa(), Reference())}
 
 
 def backends() -> dict[str, str]:

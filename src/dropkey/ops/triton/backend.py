@@ -1,0 +1,92 @@
+"""The ``triton`` backend, as dispatch sees it. Triton itself is imported when a kernel is first launched.
+
+It has not run on a GPU yet: it is tested through Triton's interpreter on the CPU and compiled ahead of time for CUDA's
+sm_80, sm_90 and sm_100 and ROCm's gfx942.
+"""
+
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.triton import operators
+from dropkey.ops.triton.windows import window_bits
+
+__all__ = ["Triton", "is_interpreting"]
+
+MAX_DIM = 256
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_PLAIN = ("element", "column", "token", "block", "cross")
+
+
+class Triton:
+    """Backend for CUDA and ROCm GPUs; with TRITON_INTERPRET=1 set before Triton is imported, slowly on the CPU."""
+
+    name = "triton"
+
+    def unavailable(self) -> str | None:
+        """Return why this backend cannot run on this machine, or None."""
+        return _why_unavailable() or None
+
+    def refuses(self, call: AttentionCall) -> str | None:
+        """Return why this backend cannot run this call, or None."""
+        query, bias = call.query, call.attn_bias
+        if query.device.type != ("cpu" if is_interpreting() else "cuda"):
+            return f"the tensors are on {query.device.type!r}"
+        if query.dtype not in DTYPES:
+            return f"it takes float32, float16 and bfloat16, not {query.dtype}"
+        if max(query.shape[-1], call.value.shape[-1]) > MAX_DIM:
+            return f"a head dimension is above {MAX_DIM}"
+        return _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Return (B, H, Nq, Dv) in the query's dtype, laid out as (B, Nq, H, Dv)."""
+        draw = call.draw
+        assert draw is not None  # refuses() has seen to it
+        kept = None
+        if draw.pattern.name == "token":
+            kept = draw.keep(*call.mask_shape).flatten(1)
+        elif draw.pattern.name in ("block", "cross"):
+            kept = window_bits(draw, *call.mask_shape)
+        out, _ = operators.forward(
+            call.query, call.key, call.value, call.attn_bias, kept, draw.drop_ratio, draw.seed,
+            draw.pattern.name, call.is_causal, call.scale,
+        )  # fmt: skip
+        return out
+
+
+def _why_not_drawn(call: AttentionCall) -> str | None:
+    if call.draw is None:
+        return "nothing is dropped, which is torch's own attention"
+    if call.draw.pattern.name not in _PLAIN:
+        return f"it cannot draw pattern {call.draw.pattern.name!r}"
+    return None
+
+
+def _why_not_bias(bias: Tensor) -> str | None:
+    if bias.requires_grad and torch.is_grad_enabled():
+        return "attn_bias needs a gradient, which this kernel does not give"
+    return "attn_bias is float64" if bias.dtype == torch.float64 else None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_interpreting() -> bool:
+    """Say whether Triton's kernels are run by its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _why_unavailable() -> str:
+    return _machine_lacks()
+
+
+@functools.cache
+def _machine_lacks() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if not is_interpreting() and not torch.cuda.is_available():
+        return "torch sees no CUDA or ROCm GPU"
+    return ""
