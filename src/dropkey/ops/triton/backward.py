@@ -6,7 +6,16 @@ Both draw the keep mask again. A row that has lost all its keys gives its gradie
 import triton
 import triton.language as tl
 
-from dropkey.ops.triton.logits import keep_tile, load_rows, masked_logits, product, store_rows
+from dropkey.ops.triton.logits import (
+    keep_tile,
+    load_rows,
+    masked_logits,
+    product,
+    store_rows,
+    threshold_of,
+    whole_tiles,
+)
+from dropkey.ops.triton.philox import tile_keys
 
 __all__ = ["key_value_kernel", "query_kernel"]
 
@@ -16,8 +25,8 @@ def query_kernel(
     query, key, value, bias, kept, seed, out, grad_out, row_stats, delta, grad_query, threshold, scale, logit_scale,
     query_strides, key_strides, value_strides, bias_strides, out_strides, grad_out_strides, grad_query_strides,
     num_heads, num_queries, num_keys, length_class,
-    GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
-    UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
+    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_query``, and ``delta`` (B, H, Nq), the row sums of out * grad_out, for the other kernel."""
@@ -25,9 +34,9 @@ def query_kernel(
     batch_head = tl.program_id(0) // num_tiles
     start_q = tl.program_id(0) % num_tiles * BLOCK_M
     batch, head = (batch_head // num_heads).to(tl.int64), (batch_head % num_heads).to(tl.int64)
-    seed = tl.load(seed)
-    rows, cols = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
-    queries, inside = (start_q + rows)[:, None], start_q + rows < num_queries
+    draw = (kept, tl.load(seed), threshold_of(threshold))
+    rows = tl.arange(0, BLOCK_M)
+    inside = start_q + rows < num_queries
     q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
     o = load_rows(out, out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_VALUE_DIM)
     do = load_rows(grad_out, grad_out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_VALUE_DIM)
@@ -38,22 +47,26 @@ def query_kernel(
     if BIAS:
         bias += batch * bias_strides[0] + head * bias_strides[1]
     acc = tl.zeros((BLOCK_M, BLOCK_DIM), tl.float32)
-    end = num_keys
-    if CAUSAL:
-        end = tl.minimum(num_keys, start_q + BLOCK_M)
-    for start_k in range(0, end, BLOCK_N):
-        start_k = tl.multiple_of(start_k, BLOCK_N)
-        k = load_rows(key, key_strides, batch, head // GROUP, start_k, cols, num_keys, DIM, BLOCK_DIM)
-        v = load_rows(value, value_strides, batch, head // GROUP, start_k, cols, num_keys, VALUE_DIM, BLOCK_VALUE_DIM)
-        keep = keep_tile(kept, seed, threshold, batch, batch_head, start_q, start_k, num_queries, num_keys,
-                         PATTERN, BLOCK_M, BLOCK_N, False)  # fmt: skip
-        # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
-        logits = masked_logits(product(q, k.trans(), UPCAST), keep, float("-inf"), queries, (start_k + cols)[None, :],
-                               num_queries, num_keys, scale, bias, bias_strides, BIAS, BIAS_MIN, CAUSAL, True)  # fmt: skip
-        attn = tl.exp2(logits - log_sum[:, None])
-        grad_attn = product(do, v.trans(), UPCAST)
-        grad_logits = attn * (grad_attn - row_delta[:, None])
-        acc += product(grad_logits.to(k.dtype), k, UPCAST)
+    place = (batch, batch_head, start_q, num_queries, num_keys)
+    whole, end = whole_tiles(place, CAUSAL, BLOCK_M, BLOCK_N)
+    for MASKED in tl.static_range(2):
+        for start_k in range(whole if MASKED else 0, end if MASKED else whole, BLOCK_N):
+            start_k = tl.multiple_of(start_k, BLOCK_N)
+            k = load_rows(key, key_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys, DIM, BLOCK_DIM)
+            v = load_rows(
+                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
+                VALUE_DIM, BLOCK_VALUE_DIM,
+            )  # fmt: skip
+            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
+            logits = masked_logits(
+                product(q, k.trans(), UPCAST), keep, float("-inf"), scale, place, start_k, bias, bias_strides,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
+            )  # fmt: skip
+            attn = tl.exp2(logits - log_sum[:, None])
+            grad_attn = product(do, v.trans(), UPCAST)
+            grad_logits = attn * (grad_attn - row_delta[:, None])
+            acc += product(grad_logits.to(k.dtype), k, UPCAST)
     store_rows(
         grad_query, grad_query_strides, batch, head, start_q, rows, num_queries, acc * logit_scale, DIM, BLOCK_DIM
     )
@@ -65,22 +78,18 @@ def key_value_kernel(
     threshold, scale, logit_scale,
     query_strides, key_strides, value_strides, bias_strides, grad_out_strides, grad_key_strides, grad_value_strides,
     num_heads, num_queries, num_keys, num_rows, length_class,
-    GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
-    UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
+    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Write ``grad_key`` and ``grad_value`` of a tile of keys, summed over the query heads that share them.
-
-    Tiles are (keys, queries) here, so that the attention weights are the left factor of a product as they stand.
-    """
+    """Write ``grad_key`` and ``grad_value`` of a tile of keys, summed over the query heads that share them."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)
     num_kv_heads = num_heads // GROUP
     batch = (tl.program_id(0) // num_tiles // num_kv_heads).to(tl.int64)
     kv_head = (tl.program_id(0) // num_tiles % num_kv_heads).to(tl.int64)
     start_k = tl.program_id(0) % num_tiles * BLOCK_N
-    seed = tl.load(seed)
-    rows, cols = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
-    keys = (start_k + cols)[:, None]
+    draw = (kept, tl.load(seed), threshold_of(threshold))
+    rows, cols = tl.arange(0, BLOCK_M), tile_keys(BLOCK_N)
     k = load_rows(key, key_strides, batch, kv_head, start_k, cols, num_keys, DIM, BLOCK_DIM)
     v = load_rows(value, value_strides, batch, kv_head, start_k, cols, num_keys, VALUE_DIM, BLOCK_VALUE_DIM)
     key_acc = tl.zeros((BLOCK_N, BLOCK_DIM), tl.float32)
@@ -104,16 +113,17 @@ def key_value_kernel(
             log_sum = tl.load(row_stats + row, mask=inside, other=float("inf"))
             dropped = tl.load(row_stats + num_rows + row, mask=inside, other=float("-inf"))
             row_delta = tl.load(delta + row, mask=inside, other=0.0)
-            keep = keep_tile(kept, seed, threshold, batch, batch_head, start_q, start_k, num_queries, num_keys,
-                             PATTERN, BLOCK_M, BLOCK_N, True)  # fmt: skip
-            logits = masked_logits(product(k, q.trans(), UPCAST), keep, dropped[None, :], (start_q + rows)[None, :],
-                                   keys, num_queries, num_keys, scale, head_bias, bias_strides,
-                                   BIAS, BIAS_MIN, CAUSAL, CAUSAL)  # fmt: skip
-            attn = tl.exp2(logits - log_sum[None, :])
-            value_acc += product(attn.to(do.dtype), do, UPCAST)
-            grad_attn = product(v, do.trans(), UPCAST)
-            grad_logits = tl.where(keep, attn * (grad_attn - row_delta[None, :]), 0.0)
-            key_acc += product(grad_logits.to(q.dtype), q, UPCAST)
+            place = (batch, batch_head, start_q, num_queries, num_keys)
+            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            logits = masked_logits(
+                product(q, k.trans(), UPCAST), keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL,
+            )  # fmt: skip
+            attn = tl.exp2(logits - log_sum[:, None])
+            value_acc += product(attn.to(do.dtype).trans(), do, UPCAST)
+            grad_attn = product(do, v.trans(), UPCAST)
+            grad_logits = tl.where(keep, attn * (grad_attn - row_delta[:, None]), 0.0)
+            key_acc += product(grad_logits.to(q.dtype).trans(), q, UPCAST)
     store_rows(
         grad_key, grad_key_strides, batch, kv_head, start_k, cols, num_keys, key_acc * logit_scale, DIM, BLOCK_DIM
     )

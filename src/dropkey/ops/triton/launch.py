@@ -47,6 +47,7 @@ class Launch:
             "GROUP": self.num_heads // key.shape[1],
             "PATTERN": _PATTERNS[pattern],
             "BIAS": 0 if attn_bias is None else 2 if attn_bias.dtype == torch.bool else 1,
+            "BIAS_PER_QUERY": self.bias_strides[2] != 0,
             "BIAS_MIN": torch.finfo(attn_bias.dtype).min if attn_bias is not None and attn_bias.is_floating_point() else 0.0,
             "CAUSAL": is_causal,
             "UPCAST": is_interpreting() and query.dtype == torch.bfloat16,

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from dropkey.ops.triton.philox import bits_of_bytes, keep_by_call
+from dropkey.ops.triton.philox import drawn_keep, in_tile_order, tile_keys
 
-__all__ = ["keep_tile", "load_rows", "masked_logits", "product", "store_rows"]
+__all__ = ["keep_tile", "load_rows", "masked_logits", "product", "store_rows", "threshold_of", "whole_tiles"]
 
 # How a pattern reaches the kernel.
 ELEMENT = tl.constexpr(0)  # drawn for every query
@@ -48,60 +48,88 @@ def product(a, b, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def keep_tile(
-    kept, seed, threshold, batch, head, start_q, start_k, num_queries, num_keys,
-    PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, KEYS_FIRST: tl.constexpr,
-):  # fmt: skip
-    """Return which keys of a tile are kept: bool, broadcastable to (M, N), or to (N, M) if KEYS_FIRST.
+def threshold_of(threshold):
+    """Return the threshold, given as a number or, if it was computed on the GPU, as a pointer to one."""
+    if threshold.dtype.is_ptr():
+        threshold = tl.load(threshold)
+    return threshold
 
-    ``head`` counts over batches (batch * num_heads + head), ``start_k`` is a multiple of 8.
+
+@triton.jit
+def whole_tiles(place, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return where the tiles end that all queries see whole, and where the keys end that any of them sees."""
+    whole, end = place[4], place[4]
+    if CAUSAL:
+        whole, end = tl.minimum(whole, place[2] + 1), tl.minimum(end, place[2] + BLOCK_M)
+    return whole // BLOCK_N * BLOCK_N, end
+
+
+@triton.jit
+def keep_tile(draw, place, start_k, PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return which keys of a tile are kept: bool (M, N) or (1, N), columns in tile order.
+
+    ``draw`` is (kept, seed, threshold); ``place`` is (batch, batch * num_heads + head, start_q, num_queries, num_keys);
+    ``start_k`` is a multiple of 32.
     """
-    keys = start_k + tl.arange(0, BLOCK_N)
-    calls = start_k // 8 + tl.arange(0, BLOCK_N // 8)
-    queries = start_q + tl.arange(0, BLOCK_M)
-    if KEYS_FIRST:
-        keys, calls, queries = keys[:, None], calls[:, None], queries[None, :]
-    else:
-        keys, calls, queries = keys[None, :], calls[None, :], queries[:, None]
+    kept, seed, threshold = draw
+    batch, head, start_q, num_queries, num_keys = place
+    queries = (start_q + tl.arange(0, BLOCK_M))[:, None]
+    calls = (start_k // 8 + tl.arange(0, BLOCK_N // 8))[None, :]
     if PATTERN == ELEMENT:
-        keep = bits_of_bytes(keep_by_call(calls, queries, head, tl.full((), 0, tl.uint32), seed, threshold), KEYS_FIRST)
+        keep = drawn_keep(calls, queries, head, tl.full((), 0, tl.uint32), seed, threshold)
     elif PATTERN == COLUMN:
-        none = tl.full((1, 1), 0, tl.uint32)
-        keep = bits_of_bytes(keep_by_call(calls, none, head, tl.full((), 1, tl.uint32), seed, threshold), KEYS_FIRST)
+        keep = drawn_keep(calls, tl.full((1, 1), 0, tl.uint32), head, tl.full((), 1, tl.uint32), seed, threshold)
     elif PATTERN == TOKEN:
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
         keep = tl.load(kept + batch * num_keys + keys, mask=keys < num_keys, other=0) != 0
     else:
         row_bytes = (num_keys + 7) // 8
-        rows = kept + (head.to(tl.int64) * num_queries + queries) * row_bytes
         inside = (queries < num_queries) & (calls < row_bytes)
-        keep = bits_of_bytes(tl.load(rows + calls, mask=inside, other=0).to(tl.int32), KEYS_FIRST)
+        packed = tl.load(kept + (head.to(tl.int64) * num_queries + queries) * row_bytes + calls, mask=inside, other=0)
+        bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
+        keep = in_tile_order((bits & 1).reshape(BLOCK_M, BLOCK_N)) != 0
     return keep
 
 
 @triton.jit
 def masked_logits(
-    scores, keep, dropped, queries, keys, num_queries, num_keys, scale, bias, bias_strides,
-    BIAS: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr,
+    scores, keep, dropped, scale, place, start_k, bias, bias_strides,
+    BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Return logits in base 2: ``dropped`` where a key is dropped, -inf where it is forbidden, dropped or not.
 
-    ``queries`` and ``keys`` are positions, one of them a row and one a column; ``bias`` points at this head's. MASKED:
-    the tile may reach beyond the last key or, if CAUSAL, over the diagonal.
+    ``bias`` points at this head's. MASKED: the tile may reach beyond the last key or, if CAUSAL, over the diagonal.
     """
     logits = scores * scale
     if BIAS != NO_BIAS:
-        pointers = bias + queries.to(tl.int64) * bias_strides[2] + keys.to(tl.int64) * bias_strides[3]
-        added = tl.load(pointers, mask=(queries < num_queries) & (keys < num_keys), other=0)
+        added = _bias_tile(bias, bias_strides, place, start_k, BIAS_PER_QUERY, BLOCK_M, BLOCK_N)
     if BIAS == FLOAT_BIAS:
-        added = added.to(tl.float32)
-        logits += added * LOG2_E
+        logits += added.to(tl.float32) * LOG2_E
     logits = tl.where(keep, logits, dropped)
     if BIAS == FLOAT_BIAS:
-        logits = tl.where(added <= BIAS_MIN, float("-inf"), logits)
+        logits = tl.where(added.to(tl.float32) <= BIAS_MIN, float("-inf"), logits)
     if BIAS == BOOL_BIAS:
         logits = tl.where(added == 0, float("-inf"), logits)
     if MASKED:
-        logits = tl.where(keys < num_keys, logits, float("-inf"))
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
+        logits = tl.where(keys < place[4], logits, float("-inf"))
         if CAUSAL:
-            logits = tl.where(keys <= queries, logits, float("-inf"))
+            logits = tl.where(keys <= (place[2] + tl.arange(0, BLOCK_M))[:, None], logits, float("-inf"))
     return logits
+
+
+@triton.jit
+def _bias_tile(
+    bias, strides, place, start_k, PER_QUERY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Load a tile of a bias, (M, N) or, if it is the same for all queries, (1, N)."""
+    if PER_QUERY:
+        keys = start_k + tl.arange(0, BLOCK_N)[None, :]
+        queries = place[2] + tl.arange(0, BLOCK_M)[:, None]
+        pointers = bias + queries.to(tl.int64) * strides[2] + keys.to(tl.int64) * strides[3]
+        tile = in_tile_order(tl.load(pointers, mask=(queries < place[3]) & (keys < place[4]), other=0))
+    else:
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
+        tile = tl.load(bias + keys.to(tl.int64) * strides[3], mask=keys < place[4], other=0)
+    return tile

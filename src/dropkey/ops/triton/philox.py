@@ -8,7 +8,7 @@ every call of eight keys.
 import triton
 import triton.language as tl
 
-__all__ = ["bits_of_bytes", "keep_by_call", "philox4x32"]
+__all__ = ["drawn_keep", "in_tile_order", "philox4x32", "tile_keys"]
 
 NUM_ROUNDS = tl.constexpr(7)
 MULTIPLIER_0 = tl.constexpr(0xD2511F53)
@@ -35,31 +35,33 @@ def philox4x32(c0, c1, c2, c3, seed):
 
 
 @triton.jit
-def keep_by_call(calls, queries, head, stream, seed, threshold):
-    """Return the keep bits of eight keys a call as a byte, int32 of shape (queries, calls) or (calls, queries).
+def drawn_keep(calls, queries, head, stream, seed, threshold):
+    """Return which keys are kept, bool (queries, 8 * calls) in tile order; eight keys are drawn by one call.
 
-    Bit k & 7 is 1 where key k is kept: where its 16 bits are not below ``threshold``.
+    A key is dropped when its 16 bits are below ``threshold``.
     """
     w0, w1, w2, w3 = philox4x32(calls, queries, head, stream, seed)
-    bits = _keep_two(w0, threshold) | (_keep_two(w1, threshold) << 2)
-    return bits | (_keep_two(w2, threshold) << 4) | (_keep_two(w3, threshold) << 6)
+    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # (queries, calls, word >> 1, word & 1)
+    low, high = (words & 0xFFFF).to(tl.int32), (words >> 16).to(tl.int32)
+    keep = tl.join(low >= threshold, high >= threshold)
+    return in_tile_order(keep.reshape(keep.shape[0], keep.shape[1] * 8))
 
 
 @triton.jit
-def _keep_two(word, threshold):
-    low, high = (word & 0xFFFF).to(tl.int32), (word >> 16).to(tl.int32)
-    return (low >= threshold).to(tl.int32) | ((high >= threshold).to(tl.int32) << 1)
+def in_tile_order(tile):
+    """Permute columns from the order of the keys to that of ``tile_keys``."""
+    parts = tile.reshape(tile.shape[0], tile.shape[1] // 32, 4, 4, 2)  # (row, group, call, word, half)
+    return parts.permute(0, 1, 3, 2, 4).reshape(tile.shape[0], tile.shape[1])
 
 
 @triton.jit
-def bits_of_bytes(packed, KEYS_FIRST: tl.constexpr):
-    """Spread bytes of eight keys over their keys: (M, N / 8) -> bool (M, N), or (N / 8, M) -> (N, M) if KEYS_FIRST."""
-    if KEYS_FIRST:
-        places = tl.arange(0, 8)[None, :, None]
-        bits = (packed[:, None, :] >> places) & 1
-        keep = bits.reshape(packed.shape[0] * 8, packed.shape[1])
-    else:
-        places = tl.arange(0, 8)[None, None, :]
-        bits = (packed[:, :, None] >> places) & 1
-        keep = bits.reshape(packed.shape[0], packed.shape[1] * 8)
-    return keep != 0
+def tile_keys(BLOCK_N: tl.constexpr):
+    """Return which key each column of a tile holds.
+
+    In the accumulator of a matrix instruction, a thread holds two columns of every eight. Keys are dealt to columns so
+    that the eight columns of 32 that a thread holds are the eight keys of one Philox call: it draws only for itself,
+    and no bit is handed from thread to thread.
+    """
+    column = tl.arange(0, BLOCK_N)
+    call, word, half = (column >> 1) & 3, (column >> 3) & 3, column & 1
+    return (column & -32) | (call << 3) | (word << 1) | half
