@@ -41,10 +41,17 @@ def drawn_keep(calls, queries, head, stream, seed, threshold):
     A key is dropped when its 16 bits are below ``threshold``.
     """
     w0, w1, w2, w3 = philox4x32(calls, queries, head, stream, seed)
-    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # (queries, calls, word >> 1, word & 1)
-    low, high = (words & 0xFFFF).to(tl.int32), (words >> 16).to(tl.int32)
-    keep = tl.join(low >= threshold, high >= threshold)
-    return in_tile_order(keep.reshape(keep.shape[0], keep.shape[1] * 8))
+    keep = tl.join(
+        tl.join(_halves_kept(w0, threshold), _halves_kept(w2, threshold)),
+        tl.join(_halves_kept(w1, threshold), _halves_kept(w3, threshold)),
+    )  # (queries, calls, half, word >> 1, word & 1)
+    parts = keep.reshape(keep.shape[0], keep.shape[1] // 4, 4, 2, 4)
+    return parts.permute(0, 1, 4, 2, 3).reshape(keep.shape[0], keep.shape[1] * 8)
+
+
+@triton.jit
+def _halves_kept(word, threshold):
+    return tl.join((word & 0xFFFF).to(tl.int32) >= threshold, (word >> 16).to(tl.int32) >= threshold)
 
 
 @triton.jit
