@@ -11,15 +11,15 @@ import os
 import torch
 from torch import Tensor
 
-from dropkey.ops.call import AttentionCall
+from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.triton import operators
-from dropkey.ops.triton.windows import window_bits
+from dropkey.patterns import Block, Column, Cross, Element, Geometry, Token
 
 __all__ = ["Triton", "is_interpreting"]
 
 MAX_DIM = 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_PLAIN = ("element", "column", "token", "block", "cross")
+PATTERNS = (Element, Column, Token, Block, Cross)
 
 
 class Triton:
@@ -49,8 +49,8 @@ class Triton:
         kept = None
         if draw.pattern.name == "token":
             kept = draw.keep(*call.mask_shape).flatten(1)
-        elif draw.pattern.name in ("block", "cross"):
-            kept = window_bits(draw, *call.mask_shape)
+        elif isinstance(draw.pattern, (Block, Cross)):
+            kept = _window_bits(draw, draw.pattern, *call.mask_shape)
         out, _ = operators.forward(
             call.query, call.key, call.value, call.attn_bias, kept, draw.drop_ratio, draw.seed,
             draw.pattern.name, call.is_causal, call.scale,
@@ -58,10 +58,19 @@ class Triton:
         return out
 
 
+def _window_bits(draw: Draw, pattern: Block | Cross, *mask_shape: int) -> Tensor:
+    pattern.check(Geometry(*mask_shape, draw.grid_size, draw.num_prefix_tokens))
+    assert draw.grid_size is not None  # check() has seen to it
+    return operators.window_bits(
+        draw.drop_ratio, draw.seed, *mask_shape, list(draw.grid_size),
+        pattern.window_size, pattern.stream, isinstance(pattern, Cross),
+    )  # fmt: skip
+
+
 def _why_not_drawn(call: AttentionCall) -> str | None:
     if call.draw is None:
         return "nothing is dropped, which is torch's own attention"
-    if call.draw.pattern.name not in _PLAIN:
+    if type(call.draw.pattern) not in PATTERNS:
         return f"it cannot draw pattern {call.draw.pattern.name!r}"
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "window_bits"]
 
 
 def empty_like_tokens(batch: int, num_heads: int, num_tokens: int, dim: int, like: Tensor) -> Tensor:
@@ -24,6 +24,39 @@ def _empty_forward(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 def _empty_backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(empty_like_tokens(*tensor.shape, tensor) for tensor in tensors)
+
+
+@torch.library.custom_op("dropkey::triton_window_bits", mutates_args=())
+def window_bits(
+    drop_ratio: Tensor,
+    seed: Tensor,
+    batch: int,
+    num_heads: int,
+    num_queries: int,
+    num_keys: int,
+    grid_size: list[int],
+    window_size: int,
+    stream: int,
+    is_cross: bool,
+) -> Tensor:
+    """Return the keep bits of "block" or "cross", uint8 (B, H, Nq, ceil(Nk / 8)), lowest bit first."""
+    from dropkey.ops.triton.windows import fill_window_bits
+
+    kept = _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    rows, cols = grid_size
+    fill_window_bits(kept, drop_ratio, seed, num_keys, (rows, cols), window_size, stream, is_cross)
+    return kept
+
+
+def _empty_bits(seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
+    return seed.new_empty((batch, num_heads, num_queries, (num_keys + 7) // 8), dtype=torch.uint8)
+
+
+@window_bits.register_fake
+def _(
+    drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int, *_: Any
+) -> Tensor:
+    return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
 
 
 @torch.library.custom_op("dropkey::triton_forward", mutates_args=())
