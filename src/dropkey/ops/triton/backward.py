@@ -57,10 +57,11 @@ def query_kernel(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
                 VALUE_DIM, BLOCK_VALUE_DIM,
             )  # fmt: skip
+            scores = product(q, k.trans(), UPCAST)
             keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
-                product(q, k.trans(), UPCAST), keep, float("-inf"), scale, place, start_k, bias, bias_strides,
+                scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
             )  # fmt: skip
             attn = tl.exp2(logits - log_sum[:, None])
@@ -114,15 +115,18 @@ def key_value_kernel(
             dropped = tl.load(row_stats + num_rows + row, mask=inside, other=float("-inf"))
             row_delta = tl.load(delta + row, mask=inside, other=0.0)
             place = (batch, batch_head, start_q, num_queries, num_keys)
+            scores = product(q, k.trans(), UPCAST)
             keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
             logits = masked_logits(
-                product(q, k.trans(), UPCAST), keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
+                scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL,
             )  # fmt: skip
             attn = tl.exp2(logits - log_sum[:, None])
             value_acc += product(attn.to(do.dtype).trans(), do, UPCAST)
             grad_attn = product(do, v.trans(), UPCAST)
-            grad_logits = tl.where(keep, attn * (grad_attn - row_delta[:, None]), 0.0)
+            # In a row that has lost all its keys, the dropped ones have weights, but no gradient.
+            passing = tl.where(dropped > float("-inf"), 0.0, 1.0)
+            grad_logits = attn * passing[:, None] * (grad_attn - row_delta[:, None])
             key_acc += product(grad_logits.to(q.dtype).trans(), q, UPCAST)
     store_rows(
         grad_key, grad_key_strides, batch, kv_head, start_k, cols, num_keys, key_acc * logit_scale, DIM, BLOCK_DIM

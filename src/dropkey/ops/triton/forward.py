@@ -58,9 +58,10 @@ def forward_kernel(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
                 VALUE_DIM, BLOCK_VALUE_DIM,
             )  # fmt: skip
+            scores = product(q, k.trans(), UPCAST)
             keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
             logits = masked_logits(
-                product(q, k.trans(), UPCAST), keep, DROPPED, scale, place, start_k, bias, bias_strides,
+                scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
             )  # fmt: skip
             new_max = tl.maximum(row_max, tl.max(logits, 1))
