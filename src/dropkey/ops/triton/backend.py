@@ -4,7 +4,6 @@ It has not run on a GPU yet: it is tested through Triton's interpreter on the CP
 sm_80, sm_90 and sm_100 and ROCm's gfx942.
 """
 
-import functools
 import importlib.util
 import os
 
@@ -15,7 +14,11 @@ from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.triton import operators
 from dropkey.patterns import Block, Column, Cross, Element, Geometry, Token
 
-__all__ = ["Triton", "is_interpreting"]
+__all__ = ["IS_INTERPRETING", "Triton"]
+
+# Read when this module is imported: a compiled graph cannot ask again.
+IS_INSTALLED = importlib.util.find_spec("triton") is not None
+IS_INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"  # kernels are run by Triton's interpreter, on the CPU
 
 MAX_DIM = 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,12 +32,14 @@ class Triton:
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
-        return _why_unavailable() or None
+        if not IS_INSTALLED:
+            return "triton is not installed (pip install triton)"
+        return None if IS_INTERPRETING or torch.cuda.is_available() else "torch sees no CUDA or ROCm GPU"
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
         query, bias = call.query, call.attn_bias
-        if query.device.type != ("cpu" if is_interpreting() else "cuda"):
+        if query.device.type != ("cpu" if IS_INTERPRETING else "cuda"):
             return f"the tensors are on {query.device.type!r}"
         if query.dtype not in DTYPES:
             return f"it takes float32, float16 and bfloat16, not {query.dtype}"
@@ -79,23 +84,3 @@ def _why_not_bias(bias: Tensor) -> str | None:
     if bias.requires_grad and torch.is_grad_enabled():
         return "attn_bias needs a gradient, which this kernel does not give"
     return "attn_bias is float64" if bias.dtype == torch.float64 else None
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def is_interpreting() -> bool:
-    """Say whether Triton's kernels are run by its interpreter, on the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _why_unavailable() -> str:
-    return _machine_lacks()
-
-
-@functools.cache
-def _machine_lacks() -> str:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install triton)"
-    if not is_interpreting() and not torch.cuda.is_available():
-        return "torch sees no CUDA or ROCm GPU"
-    return ""

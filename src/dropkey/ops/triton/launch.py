@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from dropkey.ops.triton.backend import is_interpreting
+from dropkey.ops.triton.backend import IS_INTERPRETING
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
 from dropkey.ops.triton.tiles import INTERPRETED, Tile, candidate_tiles, default_tile
@@ -50,7 +50,7 @@ class Launch:
             "BIAS_PER_QUERY": self.bias_strides[2] != 0,
             "BIAS_MIN": torch.finfo(attn_bias.dtype).min if attn_bias is not None and attn_bias.is_floating_point() else 0.0,
             "CAUSAL": is_causal,
-            "UPCAST": is_interpreting() and query.dtype == torch.bfloat16,
+            "UPCAST": IS_INTERPRETING and query.dtype == torch.bfloat16,
             "DIM": dim,
             "BLOCK_DIM": padded(dim),
             "VALUE_DIM": value_dim,
@@ -146,7 +146,7 @@ def _bias_of(attn_bias: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor |
 
 def _chosen(name: str, block_dim: int, block_value_dim: int, dtype: torch.dtype) -> tuple[Any, dict[str, int]]:
     """Return a kernel and its tile: the autotuned kernel that chooses itself, or the plain one with a fixed tile."""
-    if is_interpreting():
+    if IS_INTERPRETING:
         return _KERNELS[name], _meta(INTERPRETED)
     wide, is_float32, is_hip = max(block_dim, block_value_dim), dtype == torch.float32, torch.version.hip is not None
     if torch.are_deterministic_algorithms_enabled():  # times differ from run to run, and with tiles the rounding

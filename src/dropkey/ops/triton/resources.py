@@ -80,12 +80,25 @@ def resources(compiled: Any) -> Resources:
 
 def _of_cubin(compiled: Any) -> Resources:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
+        path = Path(folder) / "kernel"
         path.write_bytes(compiled.asm["cubin"])
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    return Resources(found["REG"], found["STACK"] + found["LOCAL"], compiled.metadata.shared)
+        tools = triton.knobs.nvidia
+        text = _output_of(tools.cuobjdump.path, "--dump-resource-usage", str(path))
+        found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+        spilled = 0
+        if found["STACK"] or found["LOCAL"]:  # spilled registers are on the stack, but not all that is there
+            path.write_text(compiled.asm["ptx"])
+            capability = compiled.metadata.target.arch
+            ptxas = (tools.ptxas_blackwell if capability >= 100 else tools.ptxas).path
+            suffix = "a" if capability >= 90 else ""
+            options = ("-v", "--regAllocOptLevel=2", f"--gpu-name=sm_{capability}{suffix}")
+            text = _output_of(ptxas, *options, str(path), "-o", str(path) + ".o")
+            spilled = max(map(int, re.findall(r"(\d+) bytes spill", text)))
+    return Resources(found["REG"], spilled, compiled.metadata.shared)
+
+
+def _output_of(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
