@@ -33,8 +33,13 @@ def assert_fits(found, target, may_spill=False):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_default_tiles_do_not_spill(kernel, target):
+def test_the_forward_kernel_does_not_spill(target):
+    assert_fits(compiled("forward", target), target)
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("kernel", ["query", "key_value"])
+def test_the_backward_kernels_do_not_spill(kernel, target):
     assert_fits(compiled(kernel, target), target)
 
 
@@ -59,12 +64,13 @@ def test_every_variant(kernel, target, pattern, bias, is_causal):
     assert_fits(compiled(kernel, target, pattern=pattern, bias=bias, is_causal=is_causal), target)
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_too_large_is_seen_to_spill():
     too_large = resources.compile_ahead(resources.Variant("key_value"), resources.Tile(128, 128, 4, 1), "sm_80")
     assert resources.resources(too_large).spilled_bytes > 0
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["forward", "key_value"])
 def test_the_draw_is_made_once_a_pair(kernel):
     """Nine wide products for eight keys, and no exchange of bits: what docs/explanation/triton.md counts on paper."""
     tile = default_tile(kernel, 64, False, False)
@@ -76,6 +82,26 @@ def test_the_draw_is_made_once_a_pair(kernel):
     calls = bodies * tile.block_m * tile.block_n // 8 // (32 * tile.num_warps)
     products = ptx.count("mul.wide.u32") - without.count("mul.wide.u32")
     assert 9 * calls <= products <= 12 * calls
+
+
+@pytest.mark.parametrize("kernel", ["forward", "key_value"])
+def test_lengths_of_one_compile(kernel):
+    assert_fits(compiled(kernel, "sm_90", is_single=True, is_causal=True), "sm_90")
+
+
+@pytest.mark.parametrize(("target", "reach"), [("sm_90", 1), ("gfx942", 2)])
+def test_the_kernels_of_windows_compile(target, reach):
+    windows, ast_source = pytest.importorskip("dropkey.ops.triton.windows"), resources.ASTSource
+    sizes = {"num_rows": "i64", "threshold": "i64", **dict.fromkeys(("num_queries", "num_cells", "num_keys"), "i32")}
+    sizes |= dict.fromkeys(("num_prefix", "grid_rows", "grid_cols", "reach"), "i32")
+    pointers = {"kept": "*u8", "seeds": "*u8", "seed": "*i64"}
+    constants = {"STREAM": 3, "CROSS": True, "BLOCK_ROWS": 8, "BLOCK_CELLS": 128, "BLOCK_KEYS": 128, "num_queries": 1}
+    constants |= {"reach": 1} if reach == 1 else {}
+    for kernel in (windows.seed_points_kernel, windows.spread_kernel):
+        known = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        kinds = {name: "constexpr" if name in known else {**sizes, **pointers}[name] for name in kernel.arg_names}
+        compiled_kernel = resources.triton.compile(ast_source(kernel, kinds, known), target=resources.TARGETS[target])
+        assert resources.resources(compiled_kernel).spilled_bytes == 0
 
 
 def test_candidates_start_with_the_default():

@@ -16,7 +16,7 @@ PATTERNS = ("element", "column", "token", dropkey.Block(3), dropkey.Cross(3))
 NAMES = ("out", "query", "key", "value")
 
 
-def inputs(batch=1, heads=2, queries=37, keys=45, dim=16, value_dim=None, kv_heads=None, dtype=torch.float32, seed=0):
+def inputs(batch=1, heads=2, queries=20, keys=45, dim=16, value_dim=None, kv_heads=None, dtype=torch.float32, seed=0):
     """Return query, key, value and the gradient of the output."""
     generator = torch.Generator().manual_seed(seed)
     kv_heads, value_dim = kv_heads or heads, value_dim or dim
@@ -100,34 +100,39 @@ def test_lengths(interpreter, queries, keys):
     check(interpreter, inputs(queries=queries, keys=keys))
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(40, 70), (70, 40)])
+@pytest.mark.parametrize(("queries", "keys"), [(33, 65), (65, 33)])
 def test_causal(interpreter, queries, keys):
     check(interpreter, inputs(queries=queries, keys=keys), is_causal=True)
 
 
 def test_fewer_key_heads(interpreter):
-    check(interpreter, inputs(heads=4, kv_heads=2, queries=20))
+    check(interpreter, inputs(heads=4, kv_heads=2))
 
 
-@pytest.mark.parametrize("scale", [-0.7, 0.0, 3.0])
+@pytest.mark.parametrize("scale", [-0.7, 3.0])
 def test_scale(interpreter, scale):
-    check(interpreter, inputs(queries=20, keys=20), scale=scale)
+    check(interpreter, inputs(keys=20), scale=scale)
 
 
-@pytest.mark.parametrize("shape", [(45,), (2, 1, 1, 45), (2, 37, 1), (2, 2, 37, 45)], ids=str)
-@pytest.mark.parametrize("kind", ["float", "bool"])
-def test_bias_forms(interpreter, shape, kind):
+@pytest.mark.parametrize("shape", [(45,), (2, 1, 1, 45), (2, 20, 1), (2, 2, 20, 45)], ids=str)
+def test_float_bias(interpreter, shape):
     bias = torch.randn(shape, generator=torch.Generator().manual_seed(5))
-    check(interpreter, inputs(batch=2), attn_bias=bias > -0.5 if kind == "bool" else bias)
+    check(interpreter, inputs(batch=2), attn_bias=bias)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 45), (20, 45)], ids=str)
+def test_bool_bias(interpreter, shape):
+    allowed = torch.rand(shape, generator=torch.Generator().manual_seed(5)) < 0.7
+    check(interpreter, inputs(batch=2), attn_bias=allowed)
 
 
 def test_bias_of_another_dtype(interpreter):
-    bias = torch.randn(37, 45).masked_fill(torch.rand(37, 45) < 0.2, torch.finfo(torch.float16).min)
+    bias = torch.randn(20, 45).masked_fill(torch.rand(20, 45) < 0.2, torch.finfo(torch.float16).min)
     check(interpreter, inputs(), attn_bias=bias.half(), is_causal=True)
 
 
 def test_a_row_that_lost_all_keys(interpreter):
-    tensors = inputs(heads=4, keys=3, queries=20)
+    tensors = inputs(heads=4, keys=3)
     keep = exported(tensors, drop_ratio=0.8, seed=11)
     lost = ~keep.any(-1)
     assert lost.any()
@@ -148,7 +153,7 @@ def test_all_rows_lost_pass_nothing_to_query_and_key(interpreter):
 
 @pytest.mark.parametrize("forbidding", [False, -torch.inf, torch.finfo(torch.float32).min], ids=str)
 def test_forbidden_keys_stay_forbidden(interpreter, forbidding):
-    tensors = inputs(queries=20, keys=12)
+    tensors = inputs(keys=12)
     allowed = torch.rand(20, 12, generator=torch.Generator().manual_seed(2)) < 0.3
     allowed[3], allowed[4] = False, False
     allowed[4, 7] = True
@@ -168,12 +173,12 @@ def test_timm_strides_are_taken_and_given(interpreter):
 
 
 def test_the_last_axis_may_be_strided(interpreter):
-    check(interpreter, [tensor.mT.contiguous().mT for tensor in inputs(queries=20)])
+    check(interpreter, [tensor.mT.contiguous().mT for tensor in inputs()])
 
 
 def test_what_lies_around_a_tensor_is_not_read(interpreter):
     fenced = []
-    for tensor in inputs(queries=20, keys=21, dim=12):
+    for tensor in inputs(keys=21, dim=12):
         store = torch.full([size + 2 for size in tensor.shape], torch.nan)
         store[1:-1, 1:-1, 1:-1, 1:-1] = tensor
         fenced.append(store[1:-1, 1:-1, 1:-1, 1:-1])
@@ -196,6 +201,12 @@ def test_gradients_are_the_same_every_time(interpreter):
 def test_other_tiles(interpreter, tile, sizes):
     tile(*sizes, 4, 1)
     check(interpreter, inputs(queries=50, keys=90), is_causal=True)
+
+
+def test_the_way_through_the_autotuner(interpreter):
+    tensors, options = inputs(), {"drop_ratio": 0.3, "seed": 3}
+    got, want = interpreter("autotuned", *tensors, **options), interpreter("attend", *tensors, **options)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @pytest.mark.slow

@@ -55,21 +55,22 @@ class Triton:
         if draw.pattern.name == "token":
             kept = draw.keep(*call.mask_shape).flatten(1)
         elif isinstance(draw.pattern, (Block, Cross)):
-            kept = _window_bits(draw, draw.pattern, *call.mask_shape)
-        out, _ = operators.forward(
+            kept = _window_bits(draw, draw.pattern, call.mask_shape)
+        out: Tensor = operators.forward(
             call.query, call.key, call.value, call.attn_bias, kept, draw.drop_ratio, draw.seed,
             draw.pattern.name, call.is_causal, call.scale,
-        )  # fmt: skip
+        )[0]  # fmt: skip
         return out
 
 
-def _window_bits(draw: Draw, pattern: Block | Cross, *mask_shape: int) -> Tensor:
-    pattern.check(Geometry(*mask_shape, draw.grid_size, draw.num_prefix_tokens))
+def _window_bits(draw: Draw, pattern: Block | Cross, mask_shape: tuple[int, int, int, int]) -> Tensor:
+    pattern.check(Geometry(*mask_shape, grid_size=draw.grid_size, num_prefix_tokens=draw.num_prefix_tokens))
     assert draw.grid_size is not None  # check() has seen to it
-    return operators.window_bits(
+    bits: Tensor = operators.window_bits(
         draw.drop_ratio, draw.seed, *mask_shape, list(draw.grid_size),
         pattern.window_size, pattern.stream, isinstance(pattern, Cross),
     )  # fmt: skip
+    return bits
 
 
 def _why_not_drawn(call: AttentionCall) -> str | None:

@@ -26,8 +26,8 @@ def query_kernel(
     query_strides, key_strides, value_strides, bias_strides, out_strides, grad_out_strides, grad_query_strides,
     num_heads, num_queries, num_keys, length_class,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
-    BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_query``, and ``delta`` (B, H, Nq), the row sums of out * grad_out, for the other kernel."""
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
@@ -80,8 +80,8 @@ def key_value_kernel(
     query_strides, key_strides, value_strides, bias_strides, grad_out_strides, grad_key_strides, grad_value_strides,
     num_heads, num_queries, num_keys, num_rows, length_class,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
-    BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_key`` and ``grad_value`` of a tile of keys, summed over the query heads that share them."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)

@@ -48,7 +48,7 @@ class Launch:
             "PATTERN": _PATTERNS[pattern],
             "BIAS": 0 if attn_bias is None else 2 if attn_bias.dtype == torch.bool else 1,
             "BIAS_PER_QUERY": self.bias_strides[2] != 0,
-            "BIAS_MIN": torch.finfo(attn_bias.dtype).min if attn_bias is not None and attn_bias.is_floating_point() else 0.0,
+            "BIAS_MIN": _smallest(attn_bias),
             "CAUSAL": is_causal,
             "UPCAST": IS_INTERPRETING and query.dtype == torch.bfloat16,
             "DIM": dim,
@@ -67,7 +67,7 @@ class Launch:
         tokens = self.num_queries if length == "BLOCK_M" else self.num_keys
         grid = lambda meta: (self.batch * num_heads * triton.cdiv(tokens, meta[length]),)  # noqa: E731
         length_class = max(self.num_queries, self.num_keys).bit_length()
-        with torch.cuda.device_of(self.query):
+        with torch.cuda.device_of(self.query):  # type: ignore[no-untyped-call]
             kernel, tile = _chosen(name, self.options["BLOCK_DIM"], self.options["BLOCK_VALUE_DIM"], self.query.dtype)
             kernel[grid](*args, length_class, **self.options, **tile)
 
@@ -125,7 +125,7 @@ def with_unit_stride(tensor: Tensor) -> Tensor:
 
 def padded(dim: int) -> int:
     """Return the power of two that a head dimension is padded to; the matrix units want 16 at least."""
-    return max(16, triton.next_power_of_2(dim))
+    return max(16, 1 << (dim - 1).bit_length())
 
 
 def threshold_of(drop_ratio: Tensor) -> int | Tensor:
@@ -134,7 +134,14 @@ def threshold_of(drop_ratio: Tensor) -> int | Tensor:
     The ratio is on the CPU, as a rule, and reading it there waits for nothing; from elsewhere it is not read.
     """
     threshold = torch.round(drop_ratio * 65536).to(torch.int32)
-    return int(threshold) if threshold.device.type == "cpu" else threshold
+    return threshold if threshold.is_cuda else int(threshold.item())
+
+
+def _smallest(attn_bias: Tensor | None) -> float:
+    """Return the number at or below which a bias forbids a key."""
+    if attn_bias is None or not attn_bias.is_floating_point():
+        return 0.0
+    return torch.finfo(attn_bias.dtype).min
 
 
 def _bias_of(attn_bias: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | None, tuple[int, ...]]:

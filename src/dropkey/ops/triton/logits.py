@@ -120,9 +120,7 @@ def masked_logits(
 
 
 @triton.jit
-def _bias_tile(
-    bias, strides, place, start_k, PER_QUERY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):
+def _bias_tile(bias, strides, place, start_k, PER_QUERY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     """Load a tile of a bias, (M, N) or, if it is the same for all queries, (1, N)."""
     if PER_QUERY:
         keys = start_k + tl.arange(0, BLOCK_N)[None, :]

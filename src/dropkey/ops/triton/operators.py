@@ -3,6 +3,7 @@
 They are operators, so that a compiled graph holds them whole, with the drop ratio and the seed as inputs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,19 +12,19 @@ from torch import Tensor
 __all__ = ["backward", "forward", "window_bits"]
 
 
-def empty_like_tokens(batch: int, num_heads: int, num_tokens: int, dim: int, like: Tensor) -> Tensor:
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Return an empty (B, H, N, D) laid out as (B, N, H, D), so that models merge the heads without a copy."""
+    batch, num_heads, num_tokens, dim = shape
     return like.new_empty((batch, num_tokens, num_heads, dim)).transpose(1, 2)
 
 
 def _empty_forward(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    batch, num_heads, num_queries, _ = query.shape
-    out = empty_like_tokens(batch, num_heads, num_queries, value.shape[-1], query)
-    return out, query.new_empty((2, batch, num_heads, num_queries), dtype=torch.float32)
+    out = _empty((*query.shape[:3], value.shape[-1]), query)
+    return out, query.new_empty((2, *query.shape[:3]), dtype=torch.float32)
 
 
 def _empty_backward(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(empty_like_tokens(*tensor.shape, tensor) for tensor in tensors)
+    return tuple(_empty(tensor.shape, tensor) for tensor in tensors)
 
 
 @torch.library.custom_op("dropkey::triton_window_bits", mutates_args=())
@@ -53,9 +54,7 @@ def _empty_bits(seed: Tensor, batch: int, num_heads: int, num_queries: int, num_
 
 
 @window_bits.register_fake
-def _(
-    drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int, *_: Any
-) -> Tensor:
+def _(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int, *_: Any) -> Tensor:
     return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
 
 

@@ -38,6 +38,7 @@ class Variant(NamedTuple):
     pattern: int = 0
     bias: int = 0
     is_causal: bool = False
+    is_single: bool = False  # one head, one query, one key: Triton compiles a kernel of its own where a number is 1
 
 
 class Resources(NamedTuple):
@@ -51,7 +52,7 @@ class Resources(NamedTuple):
 def compile_ahead(variant: Variant, tile: Tile, target: str) -> Any:
     """Compile a kernel for a target of ``TARGETS``; pointers and strides as of tensors with aligned rows."""
     kernel = KERNELS[variant.kernel]
-    constants = _constants(variant, tile)
+    constants = {name: value for name, value in _constants(variant, tile).items() if name in kernel.arg_names}
     signature = {name: _signature(name, variant) for name in kernel.arg_names}
     signature |= dict.fromkeys((name for name in kernel.arg_names if name in constants), "constexpr")
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -61,8 +62,9 @@ def compile_ahead(variant: Variant, tile: Tile, target: str) -> Any:
             attributes |= {(place, axis): _MULTIPLE_OF_16 for axis in range(len(kind) - 1)}
         elif kind.startswith("*"):
             attributes[(place,)] = _MULTIPLE_OF_16
-    last_strides = {(kernel.arg_names.index(name), 3): 1 for name in signature if name.endswith("_strides")}
-    source = ASTSource(kernel, signature, {**{(kernel.arg_names.index(n),): v for n, v in constants.items()}, **last_strides}, attributes)
+    values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    values |= {(kernel.arg_names.index(name), 3): 1 for name in signature if name.endswith("_strides")}
+    source = ASTSource(kernel, signature, values, attributes)
     return triton.compile(
         source, target=TARGETS[target], options={"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     )
@@ -118,6 +120,8 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
+    if variant.is_single:
+        constants |= dict.fromkeys(("num_heads", "num_queries", "num_keys", "num_rows"), 1)
     if not variant.bias:
         constants["bias"] = None
     if variant.pattern < 2:

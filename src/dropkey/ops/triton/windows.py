@@ -95,8 +95,8 @@ def fill_window_bits(
     seeds = kept.new_empty((num_rows, -(-cells // 8)))
     of_seeds = int(torch.ops.dropkey.seed_threshold(drop_ratio, rows, cols, window_size, is_cross))
     of_prefix = int(torch.round(drop_ratio * 65536))
-    block_rows, block = 16, min(256, max(32, triton.next_power_of_2(num_keys)))
-    with torch.cuda.device_of(kept):
+    block_rows, block = 8, min(128, max(32, triton.next_power_of_2(num_keys)))
+    with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
         seed_points_kernel[(triton.cdiv(num_rows, block_rows), triton.cdiv(cells, block))](
             seeds, seed, of_seeds, num_rows, num_queries, cells, stream, block_rows, block
         )
