@@ -13,6 +13,7 @@ from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.backend import Cpu
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
+from dropkey.ops.triton import Triton
 
 __all__ = ["Backend", "attend", "backends", "check_backend", "select"]
 
@@ -33,7 +34,7 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" asks them.
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Cpu(), Sdpa(), Reference())}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), Cpu(), Sdpa(), Reference())}
 
 
 def backends() -> dict[str, str]:

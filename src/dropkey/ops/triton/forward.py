@@ -1,0 +1,81 @@
+"""The forward kernel: one program attends a tile of queries to all keys, in one pass."""
+
+import triton
+import triton.language as tl
+
+from dropkey.ops.triton.logits import (
+    keep_tile,
+    load_rows,
+    masked_logits,
+    product,
+    store_rows,
+    threshold_of,
+    whole_tiles,
+)
+from dropkey.ops.triton.philox import tile_keys
+
+__all__ = ["forward_kernel"]
+
+DROPPED = tl.constexpr(-1e30 * 1.4426950408889634)  # the reference's, in base 2
+
+
+@triton.jit(do_not_specialize=["threshold", "length_class"])
+def forward_kernel(
+    query, key, value, bias, kept, seed, out, row_stats, threshold, scale,
+    query_strides, key_strides, value_strides, bias_strides, out_strides,
+    num_heads, num_queries, num_keys, length_class,
+    GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
+    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (2, B, H, Nq): what backward needs to know of a row.
+
+    ``scale`` includes log2(e). Row maximum and row sum are kept apart, so that a row whose allowed keys are all dropped
+    (its maximum is DROPPED) counts its allowed keys. Stored are, in base 2, the log of the row's sum of exponentials,
+    and the logit of a dropped key: -inf in an ordinary row. In a row that has lost all its keys they are 0 and minus
+    the log of its number of allowed keys.
+    """
+    num_tiles = tl.cdiv(num_queries, BLOCK_M)
+    batch_head = tl.program_id(0) // num_tiles
+    start_q = tl.program_id(0) % num_tiles * BLOCK_M
+    batch, head = (batch_head // num_heads).to(tl.int64), (batch_head % num_heads).to(tl.int64)
+    rows = tl.arange(0, BLOCK_M)
+    q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
+    if BIAS:
+        bias += batch * bias_strides[0] + head * bias_strides[1]
+    draw = (kept, tl.load(seed), threshold_of(threshold))
+    place = (batch, batch_head, start_q, num_queries, num_keys)
+    row_max = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    row_sum = tl.zeros((BLOCK_M,), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_VALUE_DIM), tl.float32)
+    # Whole tiles first, then those that need a look at the end of the keys or at the diagonal.
+    whole, end = whole_tiles(place, CAUSAL, BLOCK_M, BLOCK_N)
+    for MASKED in tl.static_range(2):
+        for start_k in range(whole if MASKED else 0, end if MASKED else whole, BLOCK_N):
+            start_k = tl.multiple_of(start_k, BLOCK_N)
+            k = load_rows(key, key_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys, DIM, BLOCK_DIM)
+            v = load_rows(
+                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
+                VALUE_DIM, BLOCK_VALUE_DIM,
+            )  # fmt: skip
+            scores = product(q, k.trans(), UPCAST)
+            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            logits = masked_logits(
+                scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
+            )  # fmt: skip
+            new_max = tl.maximum(row_max, tl.max(logits, 1))
+            shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # no allowed key so far: no -inf minus -inf
+            attn = tl.exp2(logits - shift[:, None])
+            shrink = tl.exp2(row_max - shift)
+            row_sum = row_sum * shrink + tl.sum(attn, 1)
+            acc = acc * shrink[:, None] + product(attn.to(v.dtype), v, UPCAST)
+            row_max = new_max
+    log_sum = tl.log2(tl.where(row_sum > 0, row_sum, 1.0))
+    stats = row_stats + batch_head.to(tl.int64) * num_queries + start_q + rows
+    inside = start_q + rows < num_queries
+    tl.store(stats, tl.where(row_max > DROPPED, row_max + log_sum, 0.0), mask=inside)
+    num_rows = (tl.num_programs(0) // num_tiles).to(tl.int64) * num_queries
+    tl.store(stats + num_rows, tl.where(row_max == DROPPED, -log_sum, float("-inf")), mask=inside)
+    out_tile = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
+    store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_VALUE_DIM)

@@ -1,0 +1,133 @@
+"""Device functions on one tile: loading it, the keep mask over it, and its logits with dropped and forbidden keys."""
+
+import triton
+import triton.language as tl
+
+from dropkey.ops.triton.philox import drawn_keep, in_tile_order, tile_keys
+
+__all__ = ["keep_tile", "load_rows", "masked_logits", "product", "store_rows", "threshold_of", "whole_tiles"]
+
+# How a pattern reaches the kernel.
+ELEMENT = tl.constexpr(0)  # drawn for every query
+COLUMN = tl.constexpr(1)  # drawn once a head
+TOKEN = tl.constexpr(2)  # a byte a key, (B, Nk)
+BITS = tl.constexpr(3)  # a bit a key, (B, H, Nq, ceil(Nk / 8)) bytes
+# How a bias is added.
+NO_BIAS = tl.constexpr(0)
+FLOAT_BIAS = tl.constexpr(1)
+BOOL_BIAS = tl.constexpr(2)
+LOG2_E = tl.constexpr(1.4426950408889634)  # logits are kept in base 2, for exp2
+
+
+@triton.jit
+def load_rows(tensor, strides, batch, head, start, rows, num_rows, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Load rows ``start + rows`` of a (B, H, N, D) tensor whose last stride is 1, zeros beyond its ends."""
+    cols = tl.arange(0, BLOCK_DIM)[None, :]
+    base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
+    inside = (start + rows < num_rows)[:, None]
+    if DIM != BLOCK_DIM:
+        inside = inside & (cols < DIM)
+    return tl.load(base + rows[:, None] * strides[2] + cols, mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(tensor, strides, batch, head, start, rows, num_rows, tile, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Store a tile where ``load_rows`` would load it, in the tensor's dtype."""
+    cols = tl.arange(0, BLOCK_DIM)[None, :]
+    base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
+    inside = (start + rows < num_rows)[:, None] & (cols < DIM)
+    tl.store(base + rows[:, None] * strides[2] + cols, tile.to(tensor.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def product(a, b, UPCAST: tl.constexpr):
+    """Multiply matrices with float32 sums; UPCAST for Triton's interpreter, whose bfloat16 product is wrong."""
+    if UPCAST:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def threshold_of(threshold):
+    """Return the threshold, given as a number or, if it was computed on the GPU, as a pointer to one."""
+    if threshold.dtype.is_ptr():
+        threshold = tl.load(threshold)
+    return threshold
+
+
+@triton.jit
+def whole_tiles(place, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return where the tiles end that all queries see whole, and where the keys end that any of them sees."""
+    whole, end = place[4], place[4]
+    if CAUSAL:
+        whole, end = tl.minimum(whole, place[2] + 1), tl.minimum(end, place[2] + BLOCK_M)
+    return whole // BLOCK_N * BLOCK_N, end
+
+
+@triton.jit
+def keep_tile(draw, place, start_k, PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Return which keys of a tile are kept: bool (M, N) or (1, N), columns in tile order.
+
+    ``draw`` is (kept, seed, threshold); ``place`` is (batch, batch * num_heads + head, start_q, num_queries, num_keys);
+    ``start_k`` is a multiple of 32.
+    """
+    kept, seed, threshold = draw
+    batch, head, start_q, num_queries, num_keys = place
+    queries = (start_q + tl.arange(0, BLOCK_M))[:, None]
+    calls = (start_k // 8 + tl.arange(0, BLOCK_N // 8))[None, :]
+    if PATTERN == ELEMENT:
+        keep = drawn_keep(calls, queries, head, tl.full((), 0, tl.uint32), seed, threshold)
+    elif PATTERN == COLUMN:
+        keep = drawn_keep(calls, tl.full((1, 1), 0, tl.uint32), head, tl.full((), 1, tl.uint32), seed, threshold)
+    elif PATTERN == TOKEN:
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
+        keep = tl.load(kept + batch * num_keys + keys, mask=keys < num_keys, other=0) != 0
+    else:
+        row_bytes = (num_keys + 7) // 8
+        inside = (queries < num_queries) & (calls < row_bytes)
+        packed = tl.load(kept + (head.to(tl.int64) * num_queries + queries) * row_bytes + calls, mask=inside, other=0)
+        bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
+        keep = in_tile_order((bits & 1).reshape(BLOCK_M, BLOCK_N)) != 0
+    return keep
+
+
+@triton.jit
+def masked_logits(
+    scores, keep, dropped, scale, place, start_k, bias, bias_strides,
+    BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Return logits in base 2: ``dropped`` where a key is dropped, -inf where it is forbidden, dropped or not.
+
+    ``bias`` points at this head's. MASKED: the tile may reach beyond the last key or, if CAUSAL, over the diagonal.
+    """
+    logits = scores * scale
+    if BIAS != NO_BIAS:
+        added = _bias_tile(bias, bias_strides, place, start_k, BIAS_PER_QUERY, BLOCK_M, BLOCK_N)
+    if BIAS == FLOAT_BIAS:
+        logits += added.to(tl.float32) * LOG2_E
+    logits = tl.where(keep, logits, dropped)
+    if BIAS == FLOAT_BIAS:
+        logits = tl.where(added.to(tl.float32) <= BIAS_MIN, float("-inf"), logits)
+    if BIAS == BOOL_BIAS:
+        logits = tl.where(added == 0, float("-inf"), logits)
+    if MASKED:
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
+        logits = tl.where(keys < place[4], logits, float("-inf"))
+        if CAUSAL:
+            logits = tl.where(keys <= (place[2] + tl.arange(0, BLOCK_M))[:, None], logits, float("-inf"))
+    return logits
+
+
+@triton.jit
+def _bias_tile(bias, strides, place, start_k, PER_QUERY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Load a tile of a bias, (M, N) or, if it is the same for all queries, (1, N)."""
+    if PER_QUERY:
+        keys = start_k + tl.arange(0, BLOCK_N)[None, :]
+        queries = place[2] + tl.arange(0, BLOCK_M)[:, None]
+        pointers = bias + queries.to(tl.int64) * strides[2] + keys.to(tl.int64) * strides[3]
+        tile = in_tile_order(tl.load(pointers, mask=(queries < place[3]) & (keys < place[4]), other=0))
+    else:
+        keys = (start_k + tile_keys(BLOCK_N))[None, :]
+        tile = tl.load(bias + keys.to(tl.int64) * strides[3], mask=keys < place[4], other=0)
+    return tile

@@ -1,0 +1,141 @@
+"""What a kernel takes of a GPU: compiled ahead of time, so that no GPU is needed to see it."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from dropkey.ops.triton.backward import key_value_kernel, query_kernel
+from dropkey.ops.triton.forward import forward_kernel
+from dropkey.ops.triton.tiles import Tile
+
+__all__ = ["TARGETS", "Resources", "Variant", "compile_ahead", "resources"]
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel}
+_TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_FLOAT32 = ("row_stats", "delta")
+_MULTIPLE_OF_16 = [["tt.divisibility", 16]]
+
+
+class Variant(NamedTuple):
+    """One kernel, specialised."""
+
+    kernel: str = "forward"
+    dtype: torch.dtype = torch.bfloat16
+    head_dim: int = 64
+    pattern: int = 0
+    bias: int = 0
+    is_causal: bool = False
+    is_single: bool = False  # one head, one query, one key: Triton compiles a kernel of its own where a number is 1
+
+
+class Resources(NamedTuple):
+    """What a compiled kernel takes."""
+
+    registers: int  # a thread
+    spilled_bytes: int  # a thread
+    shared_bytes: int  # a block
+
+
+def compile_ahead(variant: Variant, tile: Tile, target: str) -> Any:
+    """Compile a kernel for a target of ``TARGETS``; pointers and strides as of tensors with aligned rows."""
+    kernel = KERNELS[variant.kernel]
+    constants = {name: value for name, value in _constants(variant, tile).items() if name in kernel.arg_names}
+    signature = {name: _signature(name, variant) for name in kernel.arg_names}
+    signature |= dict.fromkeys((name for name in kernel.arg_names if name in constants), "constexpr")
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for place, name in enumerate(kernel.arg_names):
+        kind = signature[name]
+        if isinstance(kind, tuple):
+            attributes |= {(place, axis): _MULTIPLE_OF_16 for axis in range(len(kind) - 1)}
+        elif kind.startswith("*"):
+            attributes[(place,)] = _MULTIPLE_OF_16
+    values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    values |= {(kernel.arg_names.index(name), 3): 1 for name in signature if name.endswith("_strides")}
+    source = ASTSource(kernel, signature, values, attributes)
+    return triton.compile(
+        source, target=TARGETS[target], options={"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    )
+
+
+def resources(compiled: Any) -> Resources:
+    """Read off a compiled kernel what it takes."""
+    if "cubin" in compiled.asm:
+        return _of_cubin(compiled)
+    text = compiled.asm["amdgcn"]
+    found = {name: int(number) for name, number in re.findall(r"\.(\w+):\s+(\d+)\n", text)}
+    spilled = 4 * (found["vgpr_spill_count"] + found["sgpr_spill_count"]) + found["private_segment_fixed_size"]
+    return Resources(found["vgpr_count"], spilled, compiled.metadata.shared)
+
+
+def _of_cubin(compiled: Any) -> Resources:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel"
+        path.write_bytes(compiled.asm["cubin"])
+        tools = triton.knobs.nvidia
+        text = _output_of(tools.cuobjdump.path, "--dump-resource-usage", str(path))
+        found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+        spilled = 0
+        if found["STACK"] or found["LOCAL"]:  # spilled registers are on the stack, but not all that is there
+            path.write_text(compiled.asm["ptx"])
+            capability = compiled.metadata.target.arch
+            ptxas = (tools.ptxas_blackwell if capability >= 100 else tools.ptxas).path
+            suffix = "a" if capability >= 90 else ""
+            options = ("-v", "--regAllocOptLevel=2", f"--gpu-name=sm_{capability}{suffix}")
+            text = _output_of(ptxas, *options, str(path), "-o", str(path) + ".o")
+            spilled = max(map(int, re.findall(r"(\d+) bytes spill", text)))
+    return Resources(found["REG"], spilled, compiled.metadata.shared)
+
+
+def _output_of(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
+    block_dim = max(16, triton.next_power_of_2(variant.head_dim))
+    constants: dict[str, Any] = {
+        "GROUP": 1,
+        "PATTERN": variant.pattern,
+        "BIAS": variant.bias,
+        "BIAS_PER_QUERY": True,
+        "BIAS_MIN": torch.finfo(variant.dtype).min,
+        "CAUSAL": variant.is_causal,
+        "UPCAST": False,
+        "DIM": variant.head_dim,
+        "BLOCK_DIM": block_dim,
+        "VALUE_DIM": variant.head_dim,
+        "BLOCK_VALUE_DIM": block_dim,
+        "BLOCK_M": tile.block_m,
+        "BLOCK_N": tile.block_n,
+    }
+    if variant.is_single:
+        constants |= dict.fromkeys(("num_heads", "num_queries", "num_keys", "num_rows"), 1)
+    if not variant.bias:
+        constants["bias"] = None
+    if variant.pattern < 2:
+        constants["kept"] = None
+    return constants
+
+
+def _signature(name: str, variant: Variant) -> Any:
+    if name.endswith("_strides"):
+        return ("i32", "i32", "i32", "constexpr")
+    if name in ("threshold", "length_class") or name.startswith("num_"):
+        return "i32"
+    if name in ("scale", "logit_scale"):
+        return "fp32"
+    if name in ("seed", "kept"):
+        return {"seed": "*i64", "kept": "*u8"}[name]
+    return "*fp32" if name in _FLOAT32 else "*" + _TYPES[variant.dtype]
