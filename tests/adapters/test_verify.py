@@ -10,7 +10,7 @@ from torch import nn
 
 import dropkey
 from dropkey.adapters import site as site_module
-from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.call import AttentionCall
 from dropkey.ops.dispatch import attend as real_attend
 
 
@@ -50,14 +50,17 @@ def test_finds_dropout_that_drops_nothing(renormalize, vit, images, monkeypatch)
         handle.verify(images)
 
 
-def test_finds_a_draw_of_another_share(handle, images, monkeypatch):
-    real = Draw.keep
+class HalfAsMany(dropkey.Column):
+    """Everything agrees on its mask, but the mask is not what the ratio says."""
 
-    def biased(self, *shape):
-        return real(self._replace(drop_ratio=self.drop_ratio * 0.9), *shape)
+    def keep(self, seed, drop_ratio, geometry):
+        return super().keep(seed, drop_ratio / 2, geometry)
 
-    monkeypatch.setattr(Draw, "keep", biased)
-    with pytest.raises(dropkey.SiteError, match=r"drops 0\.3\d+ of its keys, not 0\.4000|differs from the reference"):
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_finds_a_draw_of_another_share(backend, vit, images):
+    handle = dropkey.apply(vit, dropkey.DropKey(0.6, schedule="constant", pattern=HalfAsMany()), backend=backend)
+    with pytest.raises(dropkey.SiteError, match=r"drops 0\.[23]\d+ of its keys, not 0\.6000"):
         handle.verify(images)
 
 

@@ -133,11 +133,14 @@ def kernel() -> Kernel:
     return loaded
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def unavailable() -> str | None:
     """Return why there is no kernel on this machine, or None; compiles it if need be."""
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
+
+
+# What torch.compiler.assume_constant_result would set, at the price of importing the whole compiler (over a second).
+unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _torch_pool() -> int | None:
