@@ -56,28 +56,33 @@ def test_types_that_do_not_fit_are_named():
         module(torch.randn(1, 2, 5, 8))
 
 
+PADDED = {"DETR": {"encoder self": 0.75, "decoder self": 1, "decoder cross": 0.75}, "SigLIP 2, vision": {"self": 0.875}}
+
+
+@pytest.mark.parametrize("name", PADDED)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_padding_in_half_precision(dtype, implementation):
-    """In float16 the smallest number plus a logit is above the smallest number, and must forbid all the same."""
-    family = FAMILIES["transformers DETR"]
+def test_padding_in_half_precision(dtype, implementation, name):
+    """A padding mask holds the smallest number of its own type: above that of float32, and in float16 it may grow."""
+    family, visible = FAMILIES[f"transformers {name}"], PADDED[name]
     torch.manual_seed(0)
     model = family.small()
     if implementation != model.config._attn_implementation:
         model.set_attn_implementation(implementation)
     model = model.to(dtype).train()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "q_proj" in name or "k_proj" in name:
-                parameter.mul_(40)
-    with_dropkey(model, 0.9)
+        for path, parameter in model.named_parameters():
+            if "q_proj.bias" in path or "k_proj.bias" in path:
+                parameter.fill_(4)  # logits of 64
+    dropkey.apply(model, dropkey.DropKey(0.9, schedule="constant"), where=lambda site: site.kind in visible)
     sites = [site_of(module) for module in model.modules() if site_of(module)]
     for site in sites:
         site.records = []
     inputs = family.inputs()
-    model(pixel_values=inputs["pixel_values"].to(dtype), pixel_mask=inputs["pixel_mask"])
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+    model(**inputs)
     for site in sites:
         (record,) = site.records
         allowed = record.call.allowed()
         share = 1.0 if allowed is None else allowed.expand(record.call.mask_shape).double().mean().item()
-        assert share == (1.0 if site.entry.kind == "decoder self" else 0.75)
+        assert share == visible[site.entry.kind]
