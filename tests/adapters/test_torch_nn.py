@@ -243,3 +243,20 @@ def test_compiles_as_one_graph():
     source = torch.randn(2, 6, 16)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(run(compiled, ((source,), {})), run(model, ((source,), {})))
+
+
+class Mixer(nn.Module):
+    """Attention by neither name nor heads: known by the call that its forward makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x)[:, None].chunk(3, dim=-1)
+        return nn.functional.scaled_dot_product_attention(q, k, v)[:, 0]
+
+
+def test_a_class_that_calls_attention_is_named():
+    handle = with_dropkey(nn.Sequential(encoder(), Mixer()))
+    assert handle.unknown == ["1 (Mixer)"]

@@ -97,6 +97,7 @@ TRANSFORMERS_KINDS = {
     "SigLIP, vision": ["self", "self", "pool"],
     "SigLIP 2, vision": ["self", "self", "pool"],
     "BEiT": ["self"] * 2,
+    "Data2Vec, vision": ["self"] * 2,
     "ViT-MSN": ["self"] * 2,
     "ViT-MAE": ["self", "self", "decoder self"],
     "I-JEPA": ["self"] * 2,

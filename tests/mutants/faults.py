@@ -20,6 +20,9 @@ MASKS = "tests/test_patterns.py"
 HANDLE = "tests/adapters/test_handle.py"
 TIMM = "tests/adapters/test_timm.py"
 VERIFY = "tests/adapters/test_verify.py"
+WINDOWS = "tests/adapters/test_windows.py"
+IN_PLACE = "tests/adapters/test_in_place.py"
+PRECISION = "tests/adapters/test_precision.py"
 MIXING = "tests/adapters/test_mixing.py"
 REATTENTION = "tests/ops/test_reattention.py"
 OFFICIAL = "tests/models/test_official.py"
@@ -232,4 +235,68 @@ FAULTS = [
         "branches not divided", "models/deepvit.py", "self.drop_path1(self.ls1(attended)) / scale", "attended", OFFICIAL
     ),
     Fault("first blocks mixed", "models/deepvit.py", "blocks[len(blocks) - count :]", "blocks[:count]", OFFICIAL),
+    # Adapters.
+    Fault(
+        "other windows' keys keep their finite number",
+        "adapters/class_swap.py",
+        "mask = mask.masked_fill(mask < 0, -torch.inf)",
+        "mask = mask.clone()",
+        WINDOWS,
+    ),
+    Fault(
+        "torchvision's other windows keep theirs",
+        "adapters/class_swap.py",
+        "-torch.inf if value == self.site.entry.window_mask_value else value",
+        "value",
+        WINDOWS,
+    ),
+    Fault(
+        "windows taken for heads",
+        "adapters/layout.py",
+        'tensor.transpose(1, 2).flatten(0, 1) if layout in ("bhw", "gw")',
+        'tensor.flatten(1, 2).unsqueeze(1).flatten(0, 1) if layout in ("bhw", "gw")',
+        "tests/adapters/test_layout.py",
+    ),
+    Fault(
+        "cascaded heads share a mask",
+        "adapters/site.py",
+        "0 if self.one_mask else self.num_calls",
+        "0",
+        IN_PLACE,
+    ),
+    Fault(
+        "two maps of one head lose different keys",
+        "adapters/site.py",
+        "0 if self.one_mask else self.num_calls",
+        "self.num_calls",
+        IN_PLACE,
+    ),
+    Fault(
+        "padding read after the logits were widened",
+        "adapters/class_swap.py",
+        "logits.masked_fill(logits <= torch.finfo(logits.dtype).min / 2, -torch.inf)",
+        "logits",
+        PRECISION,
+    ),
+    Fault(
+        "types under autocast left as they come",
+        "adapters/class_swap.py",
+        "    if not torch.is_autocast_enabled(kind):\n        return list(tensors)",
+        "    if True:\n        return list(tensors)",
+        PRECISION,
+    ),
+    Fault(
+        "nn.MultiheadAttention run around",
+        "adapters/class_swap.py",
+        "            with self:\n                return unguarded_multi_head_attention(*args, **kwargs)",
+        "            return func(*args, **kwargs)",
+        "tests/adapters/test_torch_nn.py",
+    ),
+    Fault(
+        "torch's fast path left on for Monte Carlo",
+        "alignment.py",
+        "torch.backends.mha.set_fastpath_enabled(False)",
+        "torch.backends.mha.set_fastpath_enabled(True)",
+        "tests/adapters/test_torch_nn.py",
+    ),
 ]

@@ -60,6 +60,7 @@ class Routing(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,  # the site broadcasts key heads whenever there are fewer
     ) -> Tensor:
+        query, key, value, attn_mask = autocast_like_sdpa(query, key, value, attn_mask)
         layout = self._layout(query)
         if layout == "bh":
             return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p)
@@ -79,6 +80,8 @@ class Routing(TorchFunctionMode):
         layout = self._layout(logits)
         if layout is None or dim not in (-1, logits.dim() - 1):
             return func(logits, *args, **kwargs)
+        # Forbidden by the smallest number of their own type, or close to it where a bias was added to that.
+        logits = logits.masked_fill(logits <= torch.finfo(logits.dtype).min / 2, -torch.inf)
         wide = logits.to(kwargs.get("dtype") or logits.dtype)
         attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
         return unfold(attn, layout, _num_windows(logits, layout))
@@ -96,6 +99,20 @@ class Routing(TorchFunctionMode):
 
     def _fold(self, tensor: Tensor, layout: str) -> Tensor:
         return fold(tensor, layout, self.num_heads)
+
+
+def autocast_like_sdpa(*tensors: Tensor | None) -> list[Any]:
+    """Return tensors as torch's attention would take them under autocast: all of one type."""
+    kind = next(tensor.device.type for tensor in tensors if tensor is not None)
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(kind)
+    return [
+        tensor.to(dtype)
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+        else tensor
+        for tensor in tensors
+    ]
 
 
 def _num_heads(module: nn.Module) -> int:

@@ -114,8 +114,11 @@ def unknown_attention(model: nn.Module) -> list[str]:
 
 
 def _looks_like_attention(module: nn.Module) -> bool:
-    return bool(_LOOKS_LIKE_ATTENTION.search(type(module).__name__)) or isinstance(
-        getattr(module, "num_heads", None), int
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
+    return (
+        bool(_LOOKS_LIKE_ATTENTION.search(type(module).__name__))
+        or isinstance(getattr(module, "num_heads", None), int)
+        or (code is not None and "scaled_dot_product_attention" in code.co_names)
     )
 
 

@@ -149,6 +149,10 @@ class Site:
         counts where Re-attention acts alone and gives way to whatever drops.
         """
         forward.num_calls += 1
+        if not query.dtype == key.dtype == value.dtype:
+            raise SiteError(
+                f"{self.name} attends with types {query.dtype}, {key.dtype} and {value.dtype}: make them one"
+            )
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         draw = self._draw(forward, query.device, geometry)

@@ -20,7 +20,7 @@ __all__ = ["TRANSFORMERS_CLASSES", "implementation_problem", "interface_entry", 
 
 _OWN_DROPOUT = ("attention_dropout", "dropout", "dropout_prob")
 _INTERFACE = Entry(kind="self", routes_softmax=True, own_dropout=_OWN_DROPOUT)
-_SOFTMAX = Entry(kind="self", routes_softmax=True, own_dropout=("dropout", "attn_drop"))
+_SOFTMAX = Entry(kind="self", routes_softmax=True, own_dropout=("dropout", "attn_drop", "attn_dropout"))
 _WINDOW = replace(_SOFTMAX, kind="window", window_mask=(1, "attention_mask"), grid="window_size")
 _SDPA = Entry(kind="self", own_dropout=("dropout",))
 _FOLDED = replace(_SOFTMAX, layout="g")
@@ -31,10 +31,13 @@ _CLASSES = {
     "cvt.modeling_cvt.CvtSelfAttention": _SOFTMAX,
     "dab_detr.modeling_dab_detr.DabDetrAttention": replace(_SOFTMAX, own_dropout=("attention_dropout",)),
     "dab_detr.modeling_dab_detr.DetrAttention": replace(_SOFTMAX, own_dropout=("attention_dropout",)),
+    "data2vec.modeling_data2vec_vision.Data2VecVisionSdpaSelfAttention": _SDPA,
+    "data2vec.modeling_data2vec_vision.Data2VecVisionSelfAttention": _SOFTMAX,
     "donut.modeling_donut_swin.DonutSwinSelfAttention": _WINDOW,
     "flava.modeling_flava.FlavaSelfAttention": _SOFTMAX,
     "glpn.modeling_glpn.GLPNEfficientSelfAttention": _SOFTMAX,
     "hiera.modeling_hiera.HieraMaskUnitAttention": replace(_SOFTMAX, kind="window", layout="bhw"),
+    "imagegpt.modeling_imagegpt.ImageGPTAttention": _SOFTMAX,
     "levit.modeling_levit.LevitAttention": _SOFTMAX,
     "levit.modeling_levit.LevitAttentionSubsample": _SOFTMAX,
     "mask2former.modeling_mask2former.Mask2FormerAttention": _FOLDED,
@@ -42,6 +45,7 @@ _CLASSES = {
     "mgp_str.modeling_mgp_str.MgpstrAttention": _SOFTMAX,
     "mobilevit.modeling_mobilevit.MobileViTSelfAttention": _SOFTMAX,
     "oneformer.modeling_oneformer.OneFormerAttention": _FOLDED,
+    "perceiver.modeling_perceiver.PerceiverSelfAttention": _SOFTMAX,
     "pvt.modeling_pvt.PvtEfficientSelfAttention": _SOFTMAX,
     "pvt_v2.modeling_pvt_v2.PvtV2SelfAttention": _SOFTMAX,
     "sam.modeling_sam.SamVisionAttention": _FOLDED,

@@ -59,7 +59,8 @@ def verify(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inpu
         model.train()
         with recording(rows):
             model(*inputs, **kwargs)
-            return Verification([_check_site(site, slot) for _, site, slot in rows])
+            with _full_precision(model):
+                return Verification([_check_site(site, slot) for _, site, slot in rows])
 
 
 def _check_evaluation(
@@ -227,6 +228,15 @@ def restored(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in buffers.items():
                     buffer.copy_(value)
+
+
+def _full_precision(model: nn.Module) -> contextlib.ExitStack:
+    """Keep autocast away from the reference."""
+    kinds = {p.device.type for p in model.parameters()} | {"cpu"}
+    stack = contextlib.ExitStack()
+    for kind in kinds - {"meta"}:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
 
 
 def _restored_random_state(model: nn.Module) -> AbstractContextManager[None]:

@@ -159,6 +159,12 @@ TRANSFORMERS_FAMILIES = [
         _patches,
     ),
     _family("BEiT", "BeitForImageClassification", "BeitConfig", {**_VIT, "use_relative_position_bias": True}),
+    _family(
+        "Data2Vec, vision",
+        "Data2VecVisionForImageClassification",
+        "Data2VecVisionConfig",
+        {**_VIT, "use_relative_position_bias": True},
+    ),
     _family("ViT-MSN", "ViTMSNForImageClassification", "ViTMSNConfig", _VIT),
     _family(
         "ViT-MAE",

@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 
 from dropkey.ops.triton.logits import (
-    keep_tile,
     load_rows,
     masked_logits,
     product,
+    rounded,
+    scores_and_keep,
     store_rows,
     threshold_of,
     whole_tiles,
@@ -57,8 +58,7 @@ def query_kernel(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
                 VALUE_DIM, BLOCK_VALUE_DIM,
             )  # fmt: skip
-            scores = product(q, k.trans(), UPCAST)
-            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
                 scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
@@ -67,9 +67,19 @@ def query_kernel(
             attn = tl.exp2(logits - log_sum[:, None])
             grad_attn = product(do, v.trans(), UPCAST)
             grad_logits = attn * (grad_attn - row_delta[:, None])
-            acc += product(grad_logits.to(k.dtype), k, UPCAST)
+            acc += product(rounded(grad_logits, k.dtype, UPCAST), k, UPCAST)
     store_rows(
-        grad_query, grad_query_strides, batch, head, start_q, rows, num_queries, acc * logit_scale, DIM, BLOCK_DIM
+        grad_query,
+        grad_query_strides,
+        batch,
+        head,
+        start_q,
+        rows,
+        num_queries,
+        acc * logit_scale,
+        DIM,
+        BLOCK_DIM,
+        UPCAST,
     )
 
 
@@ -115,22 +125,41 @@ def key_value_kernel(
             dropped = tl.load(row_stats + num_rows + row, mask=inside, other=float("-inf"))
             row_delta = tl.load(delta + row, mask=inside, other=0.0)
             place = (batch, batch_head, start_q, num_queries, num_keys)
-            scores = product(q, k.trans(), UPCAST)
-            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL,
             )  # fmt: skip
             attn = tl.exp2(logits - log_sum[:, None])
-            value_acc += product(attn.to(do.dtype).trans(), do, UPCAST)
+            value_acc += product(rounded(attn, do.dtype, UPCAST).trans(), do, UPCAST)
             grad_attn = product(do, v.trans(), UPCAST)
             # In a row that has lost all its keys, the dropped ones have weights, but no gradient.
             passing = tl.where(dropped > float("-inf"), 0.0, 1.0)
             grad_logits = attn * passing[:, None] * (grad_attn - row_delta[:, None])
-            key_acc += product(grad_logits.to(q.dtype).trans(), q, UPCAST)
+            key_acc += product(rounded(grad_logits, q.dtype, UPCAST).trans(), q, UPCAST)
     store_rows(
-        grad_key, grad_key_strides, batch, kv_head, start_k, cols, num_keys, key_acc * logit_scale, DIM, BLOCK_DIM
+        grad_key,
+        grad_key_strides,
+        batch,
+        kv_head,
+        start_k,
+        cols,
+        num_keys,
+        key_acc * logit_scale,
+        DIM,
+        BLOCK_DIM,
+        UPCAST,
     )
     store_rows(
-        grad_value, grad_value_strides, batch, kv_head, start_k, cols, num_keys, value_acc, VALUE_DIM, BLOCK_VALUE_DIM
+        grad_value,
+        grad_value_strides,
+        batch,
+        kv_head,
+        start_k,
+        cols,
+        num_keys,
+        value_acc,
+        VALUE_DIM,
+        BLOCK_VALUE_DIM,
+        UPCAST,
     )

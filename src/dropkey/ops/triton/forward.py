@@ -4,10 +4,11 @@ import triton
 import triton.language as tl
 
 from dropkey.ops.triton.logits import (
-    keep_tile,
     load_rows,
     masked_logits,
     product,
+    rounded,
+    scores_and_keep,
     store_rows,
     threshold_of,
     whole_tiles,
@@ -58,8 +59,7 @@ def forward_kernel(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
                 VALUE_DIM, BLOCK_VALUE_DIM,
             )  # fmt: skip
-            scores = product(q, k.trans(), UPCAST)
-            keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
@@ -69,7 +69,7 @@ def forward_kernel(
             attn = tl.exp2(logits - shift[:, None])
             shrink = tl.exp2(row_max - shift)
             row_sum = row_sum * shrink + tl.sum(attn, 1)
-            acc = acc * shrink[:, None] + product(attn.to(v.dtype), v, UPCAST)
+            acc = acc * shrink[:, None] + product(rounded(attn, v.dtype, UPCAST), v, UPCAST)
             row_max = new_max
     log_sum = tl.log2(tl.where(row_sum > 0, row_sum, 1.0))
     stats = row_stats + batch_head.to(tl.int64) * num_queries + start_q + rows
@@ -78,4 +78,4 @@ def forward_kernel(
     num_rows = (tl.num_programs(0) // num_tiles).to(tl.int64) * num_queries
     tl.store(stats + num_rows, tl.where(row_max == DROPPED, -log_sum, float("-inf")), mask=inside)
     out_tile = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
-    store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_VALUE_DIM)
+    store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_VALUE_DIM, UPCAST)

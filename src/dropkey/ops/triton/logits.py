@@ -5,7 +5,16 @@ import triton.language as tl
 
 from dropkey.ops.triton.philox import drawn_keep, in_tile_order, tile_keys
 
-__all__ = ["keep_tile", "load_rows", "masked_logits", "product", "store_rows", "threshold_of", "whole_tiles"]
+__all__ = [
+    "load_rows",
+    "masked_logits",
+    "product",
+    "rounded",
+    "scores_and_keep",
+    "store_rows",
+    "threshold_of",
+    "whole_tiles",
+]
 
 # How a pattern reaches the kernel.
 ELEMENT = tl.constexpr(0)  # drawn for every query
@@ -31,12 +40,28 @@ def load_rows(tensor, strides, batch, head, start, rows, num_rows, DIM: tl.const
 
 
 @triton.jit
-def store_rows(tensor, strides, batch, head, start, rows, num_rows, tile, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+def store_rows(
+    tensor, strides, batch, head, start, rows, num_rows, tile,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
     """Store a tile where ``load_rows`` would load it, in the tensor's dtype."""
     cols = tl.arange(0, BLOCK_DIM)[None, :]
     base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
     inside = (start + rows < num_rows)[:, None] & (cols < DIM)
-    tl.store(base + rows[:, None] * strides[2] + cols, tile.to(tensor.dtype.element_ty), mask=inside)
+    tl.store(base + rows[:, None] * strides[2] + cols, rounded(tile, tensor.dtype.element_ty, UPCAST), mask=inside)
+
+
+@triton.jit
+def rounded(tile, dtype: tl.constexpr, UPCAST: tl.constexpr):
+    """Return a float32 tile in another dtype, rounded to nearest even.
+
+    UPCAST is for bfloat16 in Triton's interpreter, which cuts the low half off: there it is rounded away beforehand.
+    """
+    if UPCAST:
+        bits = tile.to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        tile = bits.to(tl.float32, bitcast=True)
+    return tile.to(dtype)
 
 
 @triton.jit
@@ -89,6 +114,25 @@ def keep_tile(draw, place, start_k, PATTERN: tl.constexpr, BLOCK_M: tl.constexpr
         bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
         keep = in_tile_order((bits & 1).reshape(BLOCK_M, BLOCK_N)) != 0
     return keep
+
+
+@triton.jit
+def scores_and_keep(
+    q, k, draw, place, start_k,
+    PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Return the products of queries and keys, and which of them are kept.
+
+    The order decides what must be held in registers: AMD's compiler holds a bool of a tile in scalar registers, of
+    which there are few, so it is made last; products done in registers (float32) want none of them in between.
+    """
+    if q.dtype == tl.float32:
+        keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+        scores = product(q, k.trans(), UPCAST)
+    else:
+        scores = product(q, k.trans(), UPCAST)
+        keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+    return scores, keep
 
 
 @triton.jit

@@ -45,8 +45,9 @@ class Resources(NamedTuple):
     """What a compiled kernel takes."""
 
     registers: int  # a thread
-    spilled_bytes: int  # a thread
+    spilled_bytes: int  # to memory, a thread
     shared_bytes: int  # a block
+    scalar_spills: int = 0  # AMD: scalar registers (masks, mostly) kept in lanes of vector registers, not in memory
 
 
 def compile_ahead(variant: Variant, tile: Tile, target: str) -> Any:
@@ -76,8 +77,8 @@ def resources(compiled: Any) -> Resources:
         return _of_cubin(compiled)
     text = compiled.asm["amdgcn"]
     found = {name: int(number) for name, number in re.findall(r"\.(\w+):\s+(\d+)\n", text)}
-    spilled = 4 * (found["vgpr_spill_count"] + found["sgpr_spill_count"]) + found["private_segment_fixed_size"]
-    return Resources(found["vgpr_count"], spilled, compiled.metadata.shared)
+    spilled = max(4 * found["vgpr_spill_count"], found["private_segment_fixed_size"])
+    return Resources(found["vgpr_count"], spilled, compiled.metadata.shared, found["sgpr_spill_count"])
 
 
 def _of_cubin(compiled: Any) -> Resources:

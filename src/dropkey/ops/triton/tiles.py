@@ -20,7 +20,7 @@ INTERPRETED = Tile(32, 32, 4, 1)
 _HALF = {
     "forward": {64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
     "query": {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
-    "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
+    "key_value": {64: Tile(64, 32, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
 }
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles.
 _FLOAT32 = {
@@ -30,7 +30,7 @@ _FLOAT32 = {
 }
 # A warp has 64 threads on AMD's GPUs, and four of them twice the registers of eight.
 _HALF_HIP = {
-    "forward": {256: Tile(32, 32, 4, 1)},
+    "forward": {256: Tile(32, 32, 8, 1)},
     "query": {256: Tile(32, 32, 4, 1)},
     "key_value": {128: Tile(32, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
 }
