@@ -9,7 +9,22 @@ from hypothesis import strategies as st
 from oracles import masks
 
 import dropkey
+from dropkey.ops.cpu import library
 from dropkey.patterns import seed_probability
+
+
+@pytest.fixture(scope="module", params=["torch", "native"], autouse=True)
+def _drawn_by(request):
+    """Every test here runs on the masks that torch draws, and on those of the native kernel where there is one."""
+    if request.param == "native":
+        if library.unavailable() is not None:
+            pytest.skip(f"no native masks: {library.unavailable()}")
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "unavailable", lambda: "switched off by this test")
+        yield
+
 
 ALL = ("element", "column", "token", "block", "cross")
 SEEDS = st.integers(0, 2**64 - 1)

@@ -97,15 +97,23 @@ class Token(Pattern):
         return max(1, round((1 - drop_ratio) * num_keys))
 
     def keep(self, seed: Tensor, drop_ratio: Tensor, geometry: Geometry) -> Tensor:
+        place = self._by_rank(seed, geometry).argsort(-1)
+        # Elementwise arithmetic in float64, so that the count is the one num_kept gives without reading the tensor.
+        num_kept = torch.round((1 - drop_ratio) * geometry.num_keys).clamp(min=1)
+        return place < num_kept
+
+    def kept_keys(self, seed: Tensor, drop_ratio: float, geometry: Geometry) -> Tensor:
+        """Return the indices of the kept keys, int64 (B, num_kept), in the order of their ranks."""
+        return self._by_rank(seed, geometry)[:, 0, 0, : self.num_kept(drop_ratio, geometry.num_keys)]
+
+    def _by_rank(self, seed: Tensor, geometry: Geometry) -> Tensor:
+        """Indices of all keys, highest rank first, (B, 1, 1, Nk)."""
         num_keys = geometry.num_keys
         query = torch.zeros((1, 1), dtype=torch.int64, device=seed.device)
         first_heads = _heads(geometry, seed)[:, :1]
         ranks = _join(_words(seed, self.stream, _num_calls(num_keys, 4), query, first_heads))[..., :num_keys]
         ties = torch.arange(num_keys, 0, -1, device=seed.device)
-        place = (ranks * 2**31 + ties).argsort(-1, descending=True).argsort(-1)
-        # Elementwise arithmetic in float64, so that the count is the one num_kept gives without reading the tensor.
-        num_kept = torch.round((1 - drop_ratio) * num_keys).clamp(min=1)
-        return place < num_kept
+        return (ranks * 2**31 + ties).argsort(-1, descending=True)
 
 
 @dataclass(frozen=True)

@@ -299,4 +299,18 @@ FAULTS = [
         "torch.backends.mha.set_fastpath_enabled(True)",
         "tests/adapters/test_torch_nn.py",
     ),
+    Fault(
+        "kept tokens are the dropped ones",
+        "patterns.py",
+        "[:, 0, 0, : self.num_kept(drop_ratio, geometry.num_keys)]",
+        "[:, 0, 0, -self.num_kept(drop_ratio, geometry.num_keys) :]",
+        "tests/adapters/test_token_selection.py",
+    ),
+    Fault(
+        "token selection forgets the other regulariser",
+        "adapters/site.py",
+        "if not isinstance(pattern, Token) or not alone or",
+        "if not isinstance(pattern, Token) or",
+        "tests/adapters/test_token_selection.py",
+    ),
 ]

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropkey.adapters.layout import fold, unfold
 from dropkey.adapters.site import Pass, Site, attach, detach, mixer_of, require_called, site_of
+from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import SiteError
 
@@ -189,6 +190,9 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
             return base.forward(self, *args, **kwargs)
         args, kwargs = _forbid_other_windows(site, args, kwargs)
         pass_ = Pass(self.training, site.entry.one_mask, mixer_of(self))
+        selected = forward_selected(self, site, pass_, *args, **kwargs) if site.entry.selects_keys else None
+        if selected is not None:
+            return selected
         with Routing(site, pass_, _num_heads(self)):
             out = base.forward(self, *args, **kwargs)
         require_called(site, pass_)

@@ -24,6 +24,8 @@ class Entry:
             keys are the model's patches, or if it is a window that is not known.
         num_prefix_tokens: keys before the patches, where this class differs from what its model says.
         fused: it calls SDPA although it has no ``fused_attn`` to say so; only the handle's table needs to know.
+        selects_keys: its forward is known so well that keys and values of dropped tokens need not be computed, see
+            ``token_selection.py``.
         own_dropout: attributes that may hold the module's own attention dropout, a rate or an nn.Dropout.
     """
 
@@ -37,4 +39,5 @@ class Entry:
     grid: str | None = None
     num_prefix_tokens: int | None = None
     fused: bool = False
+    selects_keys: bool = False
     own_dropout: tuple[str, ...] = ("attn_drop", "attn_drop_p")

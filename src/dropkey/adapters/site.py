@@ -17,7 +17,7 @@ from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import attend
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.reference import dropped_softmax, weights
-from dropkey.patterns import Element, Geometry, Pattern
+from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.philox import draw_seed
 from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
 
@@ -131,6 +131,35 @@ class Site:
     def acts(self, training: bool) -> bool:
         """Say whether any slot changes a forward pass of the module in this mode."""
         return any(slot.acts(training) for slot in self.slots())
+
+    def select_keys(self, forward: Pass, x: Tensor, num_heads: int) -> Tensor | None:
+        """Return which tokens of x (B, N, C) keep their keys, int64 (B, n), if the others need not be computed at all.
+
+        None where keys must be masked instead: under any other pattern, beside another regulariser, and in a compiled
+        graph, whose shapes must not follow the drop ratio.
+        """
+        slot = self.drop
+        if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling():
+            return None
+        pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
+        alone = not any(s.acts(forward.training) for s in (self.dropout, self.mix) if s is not None)
+        if not isinstance(pattern, Token) or not alone or slot.backend == "reference":
+            return None
+        geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
+        return pattern.kept_keys(forward.seed("drop", x.device), slot.drop_ratio, geometry)
+
+    def attend_selected(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Run the attention over the keys that ``select_keys`` has left: nothing more is dropped."""
+        forward.num_calls += 1
+        return attend(AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None))
+
+    def record(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
+        """Keep what a selected attention stands for, with all keys and their mask, if somebody records."""
+        if self.records is not None:
+            geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+            draw = self._draw(forward, query.device, geometry)
+            scale = query.shape[-1] ** -0.5
+            self.records.append(Record(AttentionCall(query, key, value, None, False, scale, draw), out))
 
     def attend(
         self,

@@ -20,7 +20,7 @@ _SINGLE_HEAD = replace(_SELF, layout="b")
 _SHIFTED_WINDOW = replace(_WINDOW, window_mask=(1, "mask"), grid="window_size")
 
 TIMM_CLASSES: dict[str, Entry] = {
-    "timm.layers.attention.Attention": _SELF,
+    "timm.layers.attention.Attention": Entry(kind="self", routes_softmax=True, selects_keys=True),
     "timm.layers.attention.AttentionRope": _SELF,
     "timm.layers.attention2d.Attention2d": _SELF,
     "timm.layers.attention2d.MultiQueryAttention2d": _SELF,

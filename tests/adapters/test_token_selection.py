@@ -1,0 +1,114 @@
+"""The token pattern computes no dropped key: the same result as masking, and less work."""
+
+import pytest
+import torch
+from conftest import tiny_vit
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import dropkey
+from dropkey.adapters import class_swap
+
+
+class SeenKeys(TorchFunctionMode):
+    """Notes how many keys every attention call has."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            self.keys.append(args[1].shape[2])
+        return func(*args, **(kwargs or {}))
+
+
+def gradients(model, images):
+    torch.manual_seed(3)
+    out = model(images)
+    model.zero_grad()
+    out.square().sum().backward()
+    return out.detach(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+VARIANTS = [{}, {"qk_norm": True}, {"qkv_bias": False}, {"scale_attn_norm": True}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_equals_masking(variant, images, monkeypatch):
+    model = tiny_vit(**variant).double()
+    dropkey.apply(model, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    with SeenKeys() as seen:
+        out, grads = gradients(model, images.double())
+    assert seen.keys == [32, 32, 32]  # 65 keys, 33 dropped
+    monkeypatch.setattr(class_swap, "forward_selected", lambda *_, **__: None)
+    masked_out, masked_grads = gradients(model, images.double())
+    torch.testing.assert_close(out, masked_out)
+    torch.testing.assert_close(grads, masked_grads)
+
+
+def test_gated_attention():
+    layers = pytest.importorskip("timm.layers")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(layers.Attention(48, 3, gated=True, qkv_bias=True).double())
+    x = torch.randn(2, 9, 48, dtype=torch.float64)
+    handle = dropkey.apply(model, dropkey.DropKey(0.5, pattern="token"))
+    handle.verify(x)
+
+
+def test_verify_sees_the_mask(vit, images):
+    handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    assert [check.dropped_share for check in handle.verify(images).checks] == pytest.approx([33 / 65] * 3)
+
+
+def test_verify_notices_wrong_keys(vit, images, monkeypatch):
+    handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    real = dropkey.Token.kept_keys
+    monkeypatch.setattr(dropkey.Token, "kept_keys", lambda *arguments: real(*arguments).roll(1, 0))
+    with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn differs from the reference"):
+        handle.verify(images)
+
+
+def test_listeners_and_other_layers_are_masked(vit, images):
+    """Somebody listens to qkv of one block, and has replaced that of another: both must run as they are."""
+
+    class Other(torch.nn.Linear):
+        pass
+
+    heard = []
+    vit.blocks[0].attn.qkv.register_forward_hook(lambda *_: heard.append(1))
+    vit.blocks[1].attn.qkv = Other(48, 144)
+    handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"), backend="sdpa")
+    with SeenKeys() as seen:
+        vit(images)
+    assert seen.keys == [65, 65, 32]
+    assert heard == [1]
+    handle.verify(images)
+
+
+def test_beside_another_regulariser_it_is_masked(vit, images):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    dropkey.apply(vit, dropkey.AttentionDropout(0.1, schedule="constant", renormalize=True))
+    with SeenKeys() as seen:
+        vit(images)
+    assert seen.keys == []  # weights are materialised for the dropout
+
+
+def test_evaluation_sees_all_keys(vit, images):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    with SeenKeys() as seen:
+        vit.eval()(images)
+    assert seen.keys == [65, 65, 65]
+
+
+def test_compiles_once_and_masks(vit, images):
+    torch._dynamo.reset()
+    handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    compiled = torch.compile(vit, fullgraph=True, backend="eager")
+    for ratio in (0.2, 0.5, 0.7):
+        handle.drop_ratios = [ratio] * 3
+        torch.manual_seed(3)
+        got = compiled(images)
+        torch.manual_seed(3)
+        torch.testing.assert_close(got, vit(images), rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()
