@@ -32,6 +32,8 @@ class Cpu:
             return f"tensors are on {query.device.type}"
         if query.dtype not in _DTYPES:
             return f"dtype is {query.dtype}, not float32 or bfloat16"
+        if not query.dtype == call.key.dtype == call.value.dtype:
+            return f"dtypes differ: {query.dtype}, {call.key.dtype}, {call.value.dtype}"
         if call.draw is None:
             return "nothing is dropped"
         if call.draw.pattern.name not in PATTERNS:
