@@ -1,6 +1,7 @@
 """Options of a subcommand from a dataclass of plain data, on the command line and in a YAML file."""
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
+        self.wanted: dict[str, str] = {}  # what each option takes, in words
         self.add_argument("--config", action="config", help="YAML file with any of these options")
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
@@ -31,11 +33,14 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _in_one_line(self, message: str) -> str:
         text = " ".join(part.strip() for part in message.splitlines() if part.strip())
-        word = next((word for word in text.replace("'", " ").split() if word.startswith("--")), "")
         if text.lower().startswith("unrecognized arguments"):
+            word = next((word for word in text.split() if word.startswith("--")), "")
             known = [option for action in self._actions for option in action.option_strings]
-            text += did_you_mean(word.split("=")[0], known)
-        return text
+            return text + did_you_mean(word.split("=")[0], known)
+        wrong = re.match(r'Parser key "(\w+)":.*?(?:Expected|Does not validate).*(?:Got|Given) value: (.*)$', text)
+        if wrong is None or wrong[1] not in self.wanted:
+            return text
+        return f"--{wrong[1].replace('_', '-')} takes {self.wanted[wrong[1]]}, got {wrong[2]}"
 
 
 def add_fields(
@@ -51,10 +56,12 @@ def add_fields(
             shape = {"nargs": "?", "const": True}
         elif typing.get_origin(kind) is tuple:
             kind, shape = str, {"nargs": "+"}
+        default = (defaults or {}).get(field.name, field.default)
+        parser.wanted[field.name] = _in_words(kind)
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             type=kind,
-            default=(defaults or {}).get(field.name, field.default),
+            default=list(default) if isinstance(default, tuple) else default,
             help=field.metadata["help"].replace("%", "%%"),
             **shape,
         )
@@ -63,3 +70,11 @@ def add_fields(
 def values_of(config_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are fields of a dataclass."""
     return {field.name: options[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _in_words(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    kinds = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
+    return " or ".join(names.get(part, str(part)) for part in kinds)

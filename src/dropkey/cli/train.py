@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 _DESCRIPTION = "Train a model with or without a regulariser on its attention. No option is needed."
 # What may change when a run is resumed: where it runs, not what it computes.
-_FREE_ON_RESUME = ("output", "workers", "data_dir")
+_FREE_ON_RESUME = ("output", "workers", "data_dir", "save_seconds")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -180,7 +180,7 @@ class _passing_on_sigterm:  # noqa: N801  a context manager, named like one
 def _options_of(config: TrainConfig) -> dict[str, Any]:
     """What an arm computes: not where, and not its seed."""
     values = dataclasses.asdict(config)
-    for name in ("seed", "output", "workers", "threads", "data_dir"):
+    for name in ("seed", "output", "workers", "threads", "data_dir", "save_seconds"):
         values.pop(name)
     return values
 

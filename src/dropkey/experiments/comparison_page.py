@@ -27,12 +27,12 @@ _STYLE = """
   --c5: #f58289; --c6: #58c9dd; --c7: #dfbc4a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 64px; }
+main { max-width: 1140px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 10px; }
 h3 { font-size: 15px; margin: 0 0 4px; }
 p { max-width: 75ch; } .soft, figcaption { color: var(--soft); font-size: 13px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; background: var(--card); }
-th, td { padding: 8px 12px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap;
+th, td { padding: 8px 10px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 th { font-weight: 600; color: var(--soft); font-size: 13px; } th:first-child, td:first-child { text-align: left; }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
@@ -53,7 +53,7 @@ def comparison_page(results: Sequence[Result]) -> str:
     rows = arm_rows(results)
     colors = {row.label: index % 8 for index, row in enumerate(rows)}
     config = results[0].config
-    title = f"{config.model} on {config.data}: {', '.join(row.label for row in rows)}"
+    title = f"{config.model} on {config.data}: {len(rows)} arms, {rows[0].seeds} seeds"
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_circumstances(results))}</p>',
@@ -77,7 +77,7 @@ def _charts(results: Sequence[Result], colors: Mapping[str, int]) -> list[str]:
         ("Validation accuracy", lambda row: row["val_accuracy"]),
         ("Validation loss", lambda row: row["val_loss"]),
         ("Training loss (running, with the drops)", lambda row: row["train_loss"]),
-        ("Generalisation gap (clean training minus validation accuracy)", _gap),
+        ("Gap: clean training minus validation accuracy", _gap),
     ]
     figures = []
     for title, value in curves:
@@ -118,13 +118,12 @@ def _legend(colors: Mapping[str, int]) -> str:
 
 
 def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
-    names = ["arm", "seeds", "val accuracy", "best epoch", "val loss", "gap", "seconds", f"against {rows[0].label}"]
+    names = ["arm", "val accuracy", f"against {rows[0].label}", "best epoch", "val loss", "gap", "seconds"]
     lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
     for row in rows:
         key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{_text(row.label)}'
-        cells = [str(row.seeds), plus_minus(row.accuracy, row.accuracy_sd), f"{row.best_accuracy:.4f}"]
+        cells = [plus_minus(row.accuracy, row.accuracy_sd), difference_text(row.difference), f"{row.best_accuracy:.4f}"]
         cells += [f"{row.loss:.4f}", plus_minus(row.gap, row.gap_sd), f"{row.seconds:.1f}"]
-        cells.append(difference_text(row.difference))
         lines.append(f"<tr><td>{key}</td>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 

@@ -3,6 +3,7 @@
 import io
 import pickle
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dropkey.errors import RunError
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder, write_atomically
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "can_save", "read_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "can_save", "check_classes", "read_checkpoint"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -85,6 +86,17 @@ def can_save(trainer: pl.Trainer, batch_idx: int) -> bool:
     """
     is_last = batch_idx + 1 == trainer.num_training_batches
     return not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def check_classes(checkpoint: Mapping[str, Any], classes: Sequence[str], path: Path) -> None:
+    """Raise a RunError if a checkpoint was trained on other classes than these."""
+    before = checkpoint.get("classes")
+    if before is not None and list(before) != list(classes):
+        odd = sorted(set(before) ^ set(classes))[:3]
+        raise RunError(
+            f"{path} was trained on {len(before)} classes and the data has {len(classes)}: only one has "
+            f"{', '.join(map(repr, odd))}; restore the data, or start a new run"
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Image classification: the loss, the optimiser and what is measured."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +21,8 @@ from dropkey.tasks.recipes import filled
 
 __all__ = ["Classification"]
 
+_NONE = 2**62
+_FINITE_CHECKS = 25  # batches between looks at the loss on an accelerator, where every look waits for it
 VAL_SETS = ("val", "clean_train")  # in the order of ImageData.val_dataloader
 
 
@@ -31,22 +35,24 @@ class Classification(pl.LightningModule):
     Args:
         network: (B, 3, size, size) float images -> (B, classes) logits.
         config: options of the run.
-        num_classes: number of classes.
+        classes: names of the classes.
         handle: the regulariser on the network, or None.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, num_classes: int, handle: Handle | None) -> None:
+    def __init__(self, network: nn.Module, config: TrainConfig, classes: Sequence[str], handle: Handle | None) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self.handle = handle
-        self.num_classes = num_classes
+        self.classes = list(classes)
+        num_classes = len(self.classes)
         measures = {f"{name}_accuracy": MulticlassAccuracy(num_classes, average="micro") for name in VAL_SETS}
-        losses = {f"{name}_loss": MeanMetric() for name in VAL_SETS}
+        losses = {f"{name}_loss": MeanMetric(nan_strategy="disable") for name in VAL_SETS}
         self.measures = nn.ModuleDict({**measures, **losses})
         self.mixup = _mixup(config, num_classes)
         # Loss sum, right answers, images of this epoch so far, on this process.
         self.running = torch.zeros(3, dtype=torch.float64)
+        self.first_bad = torch.tensor(_NONE)  # step of the first loss that was not finite
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""
@@ -71,7 +77,12 @@ class Classification(pl.LightningModule):
         else:
             logits = self(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=filled(self.config.label_smoothing))
-        self._require_finite(loss, batch_idx)
+        self.first_bad = self.first_bad.to(loss.device)
+        self.first_bad = torch.where(
+            torch.isfinite(loss.detach()), self.first_bad, self.first_bad.clamp(max=self.global_step)
+        )
+        if batch_idx % (1 if loss.device.type == "cpu" else _FINITE_CHECKS) == 0:
+            self.require_finite()
         right = (logits.detach().argmax(-1) == labels).sum()
         parts = torch.stack([loss.detach().double() * len(labels), right.double(), right.new_tensor(len(labels))])
         self.running = self.running.to(parts.device) + parts
@@ -93,6 +104,8 @@ class Classification(pl.LightningModule):
             metric = self._measure(name)
             result[name] = float(metric.compute())
             metric.reset()
+        if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
+            raise self._not_finite(f"after step {self.global_step - 1}")
         return result
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -115,16 +128,19 @@ class Classification(pl.LightningModule):
         return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.require_finite()
         checkpoint["running"] = self._summed_running()
+        checkpoint["classes"] = self.classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         total = torch.tensor(checkpoint["running"], dtype=torch.float64)
         self.running = total if self.global_rank == 0 else torch.zeros_like(total)
 
     def _summed_running(self) -> list[float]:
-        gathered = self.all_gather(self.running.to(self.device))
-        assert isinstance(gathered, Tensor)
-        return [float(value) for value in gathered.reshape(-1, 3).sum(0)]
+        total = self.running.to(self.device, copy=True)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
+        return [float(value) for value in total]
 
     def _measure(self, name: str) -> Metric:
         metric = self.measures[name]
@@ -139,12 +155,16 @@ class Classification(pl.LightningModule):
         else:
             self.handle.disable()
 
-    def _require_finite(self, loss: Tensor, batch_idx: int) -> None:
-        if not torch.isfinite(loss):
-            raise RunError(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}):"
-                " lower --lr; the checkpoint keeps the state before this epoch"
-            )
+    def require_finite(self) -> None:
+        """Raise a RunError that names the step if a loss was not finite: the weights are spoilt from there on."""
+        if int(self.first_bad) != _NONE:
+            raise self._not_finite(f"at step {int(self.first_bad)}")
+
+    def _not_finite(self, where: str) -> RunError:
+        return RunError(
+            f"the loss is not finite {where} (epoch {self.current_epoch + 1}): a lower --lr, --clip-grad 1 or "
+            "--precision 32-true may help; the checkpoints keep the state before"
+        )
 
 
 def _mixup(config: TrainConfig, num_classes: int) -> Mixup | None:

@@ -82,6 +82,7 @@ class TrainConfig:
     threads: int | None = option(
         None, "threads of a process on the CPU; by default 1 for models below 1M parameters", at_least=1
     )
+    save_seconds: float = option(60.0, "seconds of training that a crash can cost at most", at_least=0)
     output: str | None = option(None, "run folder; by default a fresh one below runs/")
 
     def __post_init__(self) -> None:

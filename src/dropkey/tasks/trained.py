@@ -8,7 +8,7 @@ from torch import nn
 from dropkey.adapters.handle import Handle
 from dropkey.data.loaders import ImageData
 from dropkey.errors import ArgumentError, RunError
-from dropkey.tasks.checkpoints import read_checkpoint
+from dropkey.tasks.checkpoints import check_classes, read_checkpoint
 from dropkey.tasks.config import TrainConfig
 from dropkey.tasks.networks import check_model_name
 from dropkey.tasks.run_folder import RunFolder
@@ -28,27 +28,29 @@ class Trained:
     num_classes: int
 
 
-def load_run(folder: RunFolder, checkpoint: str = "last", data_dir: str | None = None) -> Trained:
+def load_run(folder: RunFolder, which: str = "last", data_dir: str | None = None) -> Trained:
     """Load what a run has trained; averaged weights where it kept any.
 
     Args:
         folder: of the run.
-        checkpoint: "last", or "best" by validation accuracy.
+        which: "last", or "best" by validation accuracy.
         data_dir: where the images are now, if elsewhere.
 
     Raises:
         RunError: no run, no checkpoint, or a damaged one.
     """
     config = folder.read_config()
-    path = {"last": folder.last_checkpoint, "best": folder.best_checkpoint}[checkpoint]
+    path = {"last": folder.last_checkpoint, "best": folder.best_checkpoint}[which]
+    checkpoint = read_checkpoint(path)
     state = {
         key.removeprefix("network."): value
-        for key, value in read_checkpoint(path)["state_dict"].items()
+        for key, value in checkpoint["state_dict"].items()
         if key.startswith("network.")
     }
     prepared = prepare(
         dataclasses.replace(config, pretrained=False, weights=None, data_dir=data_dir or config.data_dir)
     )
+    check_classes(checkpoint, prepared.source.classes, path)
     try:
         prepared.network.load_state_dict(state)
     except RuntimeError as error:

@@ -20,11 +20,13 @@ from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
 from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
-from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from dropkey.errors import RunError
+from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
 from dropkey.tasks.config import TrainConfig, build_regularizer
 from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
 from dropkey.tasks.curves import draw_curves
+from dropkey.tasks.failures import mendable_failures
 from dropkey.tasks.interruption import Interruption
 from dropkey.tasks.networks import build_network, check_model_name, image_format_of
 from dropkey.tasks.recipes import filled, with_recipe
@@ -114,22 +116,35 @@ def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: A
     """
     config = prepared.config
     record = EpochRecord(folder, lambda row: say(row_line(row, filled(config.epochs))))
-    checkpoints = Checkpoints(folder, record)
-    module = Classification(prepared.network, config, len(prepared.source.classes), prepared.handle)
-    with quiet_libraries(), _threads(config.threads or (1 if _is_tiny(prepared.network) else None)):
+    checkpoints = Checkpoints(folder, record, config.save_seconds)
+    module = Classification(prepared.network, config, prepared.source.classes, prepared.handle)
+    threads = config.threads or (1 if _is_tiny(prepared.network) else None)
+    with quiet_libraries(), mendable_failures(), _threads(threads):
         trainer = _trainer(
             config, folder, [*_averaging(filled(config.ema)), record, Interruption(checkpoints), checkpoints]
         )
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
-            place = read_checkpoint(checkpoint)["callbacks"][checkpoints.state_key]["place"]
-            prepared.data.start = (place[0], place[1])
+            prepared.data.start = _start_of(checkpoint, checkpoints, prepared.source)
         trainer.fit(module, prepared.data, ckpt_path=checkpoint, weights_only=True)
     summary = _summary(config, record, module)
     if trainer.is_global_zero:
         draw_curves(record.rows, folder.curves_file, _title(config))
         folder.write_summary(summary)
     return summary
+
+
+def _start_of(checkpoint: Path, checkpoints: Checkpoints, source: ImageSource) -> tuple[int, int]:
+    """Return the (epoch, batch) that comes next, after a check that the checkpoint is of this data."""
+    content = read_checkpoint(checkpoint)
+    check_classes(content, source.classes, checkpoint)
+    try:
+        epoch, batch = content["callbacks"][checkpoints.state_key]["place"]
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{checkpoint} is no checkpoint of a dropkey run: it does not say where training stood"
+        ) from None
+    return int(epoch), int(batch)
 
 
 def _is_tiny(network: nn.Module) -> bool:
@@ -152,17 +167,32 @@ def _averaging(decay: float) -> list[pl.Callback]:
     return [EMAWeightAveraging(decay=decay)] if decay else []
 
 
+def _world(config: TrainConfig) -> tuple[int, int]:
+    """Return (processes a machine, machines): torchrun knows them, else the options say."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    return (local, int(os.environ["WORLD_SIZE"]) // local) if local else (config.devices, 1)
+
+
+class _Events(TensorBoardLogger):
+    """TensorBoard events alone: config.yaml holds the options already."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
 def _trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
+    devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
-        devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
         precision=config.precision,
         callbacks=[*callbacks, *progress_bars()],
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_grad or None,
         plugins=[AtomicCheckpointIO()],
-        logger=TensorBoardLogger(str(folder.root), name="", version=""),
+        logger=_Events(str(folder.root), name="", version=""),
         enable_checkpointing=True,
         enable_model_summary=False,
         enable_progress_bar=bool(progress_bars()),

@@ -1,0 +1,116 @@
+"""Real processes: killed at random moments, stopped by signals, and two that train together."""
+
+import csv
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TIMES = ("seconds", "train_seconds", "images_per_second")
+OPTIONS = ["--epochs", "4", "--warmup-epochs", "1", "--drop-ratio", "0.3", "--save-seconds", "0.2", "--threads", "1"]
+
+
+def result(root):
+    rows = list(csv.DictReader((root / "metrics.csv").read_text().splitlines()))
+    summary = json.loads((root / "summary.json").read_text())
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in [*rows, summary]]
+
+
+def start(root, *more, processes=1):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = [sys.executable, "-m", "dropkey"]
+    together = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    together += [f"--master-port={port}", "-m", "dropkey"]
+    command = [*(alone if processes == 1 else together), "train", *OPTIONS, "--output", str(root), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs") / "alone"
+    finish(start(root))
+    return root
+
+
+def test_killed_at_random_moments(alone, tmp_path):
+    root, rng = tmp_path / "run", random.Random(0)
+    for _ in range(10):
+        process = start(root, "--resume")
+        wait_for(root / "config.yaml", process)
+        try:
+            process.wait(rng.uniform(2, 12))
+            break  # finished before it was killed
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    finish(start(root, "--resume"))
+    assert result(root) == result(alone)
+
+
+def test_stopped_by_sigterm(alone, tmp_path):
+    root = tmp_path / "run"
+    process = start(root)
+    wait_for(root / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in out
+    finish(start(root, "--resume"))
+    assert result(root) == result(alone)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs") / "together"
+    out = finish(start(root, processes=2))
+    assert out.count("blocks.0.attn") == 1  # one process speaks
+    assert "Warning" not in out
+    return root
+
+
+def test_two_processes_learn_as_one_does(together, alone):
+    (*_, two), (*_, one) = result(together), result(alone)
+    assert two["num_parameters"] == one["num_parameters"]
+    assert abs(two["final_val_accuracy"] - one["final_val_accuracy"]) < 0.35
+
+
+def test_two_processes_killed_and_resumed(together, tmp_path):
+    root = tmp_path / "run"
+    process = start(root, processes=2)
+    wait_for(root / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finish(start(root, "--resume", processes=2))
+    assert result(root) == result(together)
+
+
+def test_two_processes_started_by_one_command(tmp_path):
+    finish(start(tmp_path / "run", "--devices", "2", "--epochs", "1", "--warmup-epochs", "0"))
+    assert (tmp_path / "run" / "summary.json").exists()
