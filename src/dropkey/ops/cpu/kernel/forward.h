@@ -135,7 +135,7 @@ class Forward {
       to.total[i] += fill_ones(weights, bits, keys);
       return;
     }
-    float unit = (float)p.scale * kLog2e;
+    float unit = (float)(p.scale * kLog2e);
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
       add_bias(logits, to.bias, unit, keys);
