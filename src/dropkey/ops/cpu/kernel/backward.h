@@ -161,9 +161,9 @@ class Backward {
   // Logits, and products of gradient and value, of a chunk of keys, written from column `column` on.
   void score(Buffers& to, const Patch& at, long first, long keys, long column) const {
     long offset = first - at.first_key, row_qk = width_qk / kPer<Cell>, row_v = width_v / kPer<Cell>;
-    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.head_dim), to.query, {row_qk, 1}, to.key_lanes + offset * row_qk,
-             keys, to.logits + column, pitch, false, to.ahead);
-    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.value_dim), to.grad_out, {row_v, 1},
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.head_dim), to.query, {row_qk, 1, piece_for(p)},
+             to.key_lanes + offset * row_qk, keys, to.logits + column, pitch, false, to.ahead);
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.value_dim), to.grad_out, {row_v, 1, piece_for(p)},
              to.value_lanes + offset * row_v, keys, to.products + column, pitch, false, to.ahead);
   }
 
