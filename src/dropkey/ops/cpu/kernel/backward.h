@@ -11,6 +11,7 @@ namespace dropkey {
 
 constexpr long kBackwardKeys = 512;  // keys whose panels and gradients are held at once
 constexpr long kBackwardTile = 72;   // queries in a tile
+constexpr long kFewLogits = 16384;   // as many are held at once, however many keys that are
 
 template <class T, class Cell>
 class Backward {
@@ -20,7 +21,8 @@ class Backward {
   Backward(const Problem& problem, const Keep& keep)
       : p(problem), keep_(keep), cut(p.keys), group(p.heads / p.kv_heads), width_qk(width_of<Cell>(p.head_dim)),
         width_v(width_of<Cell>(p.value_dim)), lanes_qk(padded(p.head_dim, 16)), lanes_v(padded(p.value_dim, 16)) {
-    long blocks = (cut.groups * 16 + kBackwardKeys - 1) / kBackwardKeys;
+    long most = std::max(kBackwardKeys, kFewLogits / (long)p.queries);
+    long blocks = (cut.groups * 16 + most - 1) / most;
     chunks = (cut.chunks + blocks - 1) / blocks;
     block_keys = std::min(cut.groups * 16, chunks * 64);
     tile = piece_of(p.queries, kBackwardTile, 6);
