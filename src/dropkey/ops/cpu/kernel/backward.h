@@ -11,6 +11,7 @@ namespace dropkey {
 
 constexpr long kBackwardKeys = 512;  // keys whose panels and gradients are held at once
 constexpr long kBackwardTile = 72;   // queries in a tile
+constexpr long kFewLogits = 16384;   // as many are held at once, however many keys that are
 
 template <class T, class Cell>
 class Backward {
@@ -20,10 +21,13 @@ class Backward {
   Backward(const Problem& problem, const Keep& keep)
       : p(problem), keep_(keep), cut(p.keys), group(p.heads / p.kv_heads), width_qk(width_of<Cell>(p.head_dim)),
         width_v(width_of<Cell>(p.value_dim)), lanes_qk(padded(p.head_dim, 16)), lanes_v(padded(p.value_dim, 16)) {
-    long blocks = (cut.groups * 16 + kBackwardKeys - 1) / kBackwardKeys;
+    long most = std::max(kBackwardKeys, kFewLogits / (long)p.queries);
+    long blocks = (cut.groups * 16 + most - 1) / most;
     chunks = (cut.chunks + blocks - 1) / blocks;
     block_keys = std::min(cut.groups * 16, chunks * 64);
     tile = piece_of(p.queries, kBackwardTile, 6);
+    whole = chunks >= cut.chunks;
+    pitch = whole ? (cut.groups | 1) * 16 : kPitch;
   }
 
   long items() const { return batch_items() * head_items(); }
@@ -76,12 +80,12 @@ class Backward {
       to.query_along = per == 1 ? to.query : memory.take<Cell>(tile / per * lanes_qk);
       to.grad_out_along = per == 1 ? to.grad_out : memory.take<Cell>(tile / per * lanes_v);
       to.scratch = memory.take<V>(64 * std::max(width_qk, width_v));
-      to.logits = memory.take<float>(std::max(tile * kPitch, W * width_v));
-      to.products = memory.take<float>(std::max(tile * kPitch, W * width_v));
+      to.logits = memory.take<float>(std::max(tile * pitch, W * width_v));
+      to.products = memory.take<float>(std::max(tile * pitch, W * width_v));
       to.weights_along = per == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * kPitch / per);
       to.slopes = per == 1 ? (Cell*)to.products : memory.take<Cell>(tile * kPitch / per);
       to.slopes_along = per == 1 ? to.slopes : memory.take<Cell>(tile * kPitch / per);
-      to.bias = memory.take<float>(64);
+      to.bias = memory.take<float>(block_keys);
       to.grad_query = memory.take<float>(group * p.queries * lanes_qk);
       to.grad_key = memory.take<float>(block_keys * lanes_qk);
       to.grad_value = memory.take<float>(block_keys * lanes_v);
@@ -93,12 +97,14 @@ class Backward {
     __builtin_unreachable();
   }
 
+  // Odd multiples of a cache line: powers of two would put all rows of a column into the same few sets of the cache.
   static constexpr long kPitch = 64 + 16;
 
   // What is known of each query before any key is looked at.
   void prepare(Buffers& to, long b, long h, long g) const {
     Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
     std::memset(to.grad_query + g * p.queries * lanes_qk, 0, (size_t)(p.queries * lanes_qk) * sizeof(float));
+    if (whole) return;
     // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0.
     Cell *left = (Cell*)to.logits, *right = (Cell*)to.products;
     for (long i = 0; i < p.queries; i += W) {
@@ -141,24 +147,39 @@ class Backward {
     }
     look_ahead(to, at, past);
     redraw_tile(keep_, at, to.bits, to.allowed, sums_of(p, at.batch, at.head));
-    for (long c = chunk; c < past; ++c) run_chunk(to, at, g, cut.begin(c), cut.width(c));
+    if (whole) {
+      for (long c = chunk; c < past; ++c) score(to, at, cut.begin(c), cut.width(c), cut.begin(c));
+      slope_rows(to, at, g, 0, at.keys);
+      for (long c = chunk; c < past; ++c) spread(to, at, g, cut.begin(c), cut.width(c), cut.begin(c));
+    } else {
+      for (long c = chunk; c < past; ++c) {
+        score(to, at, cut.begin(c), cut.width(c), 0);
+        slope_rows(to, at, g, cut.begin(c), cut.width(c));
+        spread(to, at, g, cut.begin(c), cut.width(c), 0);
+      }
+    }
   }
 
-  void run_chunk(Buffers& to, const Patch& at, long g, long first, long keys) const {
+  // Logits, and products of gradient and value, of a chunk of keys, written from column `column` on.
+  void score(Buffers& to, const Patch& at, long first, long keys, long column) const {
+    long offset = first - at.first_key, row_qk = width_qk / kPer<Cell>, row_v = width_v / kPer<Cell>;
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.head_dim), to.query, {row_qk, 1, piece_for(p)},
+             to.key_lanes + offset * row_qk, keys, to.logits + column, pitch, false, to.ahead);
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.value_dim), to.grad_out, {row_v, 1, piece_for(p)},
+             to.value_lanes + offset * row_v, keys, to.products + column, pitch, false, to.ahead);
+  }
+
+  // What the weights and slopes of a chunk of keys add to the three gradients.
+  void spread(Buffers& to, const Patch& at, long g, long first, long keys, long column) const {
     constexpr long per = kPer<Cell>;
-    long offset = first - at.first_key, even = padded(at.rows, per);
+    long offset = first - at.first_key, even = padded(at.rows, per), step = pitch;
     long real = std::min(keys, p.keys - first);
-    int rows = (int)at.rows, columns = (int)keys;
-    multiply(rows, columns, depth_of<Cell>(p.head_dim), to.query, {width_qk / per, 1},
-             to.key_lanes + offset * width_qk / per, keys, to.logits, kPitch, false, to.ahead);
-    multiply(rows, columns, depth_of<Cell>(p.value_dim), to.grad_out, {width_v / per, 1},
-             to.value_lanes + offset * width_v / per, keys, to.products, kPitch, false, to.ahead);
-    slope_rows(to, at, g, first, keys);
-    multiply((int)real, (int)lanes_v, even / per, to.weights_along, {1, kPitch}, to.grad_out_along, lanes_v,
+    if constexpr (per > 1) pair_up(to, at.rows, keys, column), step = kPitch, column = 0;
+    multiply((int)real, (int)lanes_v, even / per, to.weights_along + column, {1, step}, to.grad_out_along, lanes_v,
              to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
-    multiply((int)real, (int)lanes_qk, even / per, to.slopes_along, {1, kPitch}, to.query_along, lanes_qk,
+    multiply((int)real, (int)lanes_qk, even / per, to.slopes_along + column, {1, step}, to.query_along, lanes_qk,
              to.grad_key + offset * lanes_qk, lanes_qk, true, to.ahead);
-    multiply(rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes, {kPitch / per, 1},
+    multiply((int)at.rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes + column, {step / per, 1},
              to.key_along + offset / per * lanes_qk, lanes_qk,
              to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true, to.ahead);
   }
@@ -169,22 +190,22 @@ class Backward {
     const float* delta = to.delta + g * p.queries + at.first;
     for (long i = 0; i < at.rows; ++i) {
       const uint8_t* bits = to.bits + i * at.pitch() + (first - at.first_key) / 8;
-      float *logits = to.logits + i * kPitch, *products = to.products + i * kPitch;
+      float *logits = to.logits + i * pitch, *products = to.products + i * pitch;
       if (highest[i] == kInfinity) {
         fill_share(logits, bits, share[i], keys);
         fill_zeros(products, keys);
       } else {
-        float unit = (float)p.scale * kLog2e;
+        float unit = (float)(p.scale * kLog2e);
         if (p.bias_kind == kFloatBias) {
           load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
           add_bias(logits, to.bias, unit, keys);
           unit = 1;
         }
-        slope(logits, products, bits, unit, highest[i], share[i], delta[i], keys);
+        weigh(logits, bits, unit, highest[i], share[i], keys);
+        slope(products, logits, whole ? dot(logits, products, keys) : delta[i], keys);
         if (p.grad_bias.data) add_slopes(p, at.batch, at.head, at.first + i, first, products, keys);
       }
     }
-    if constexpr (kPer<Cell> > 1) pair_up(to, at.rows, keys);
   }
 
   // What the next tile reads; at the end of a small head also what it will write and what the next head reads.
@@ -200,28 +221,29 @@ class Backward {
     to.ahead.add(p.grad_query.rows<const T>(at.batch, at.head), p.queries, p.head_dim);
     to.ahead.add(p.grad_key.rows<const T>(at.batch, at.head), p.keys, p.head_dim);
     to.ahead.add(p.grad_value.rows<const T>(at.batch, at.head), p.keys, p.value_dim);
-    to.ahead.add(p.out.rows<const T>(b, h), p.queries, p.value_dim);
+    if (!whole) to.ahead.add(p.out.rows<const T>(b, h), p.queries, p.value_dim);
     to.ahead.add(p.grad_out.rows<const T>(b, h), p.queries, p.value_dim);
     to.ahead.add(p.key.rows<const T>(b, h), p.keys, p.head_dim);
     to.ahead.add(p.value.rows<const T>(b, h), p.keys, p.value_dim);
     to.ahead.add(p.query.rows<const T>(b, h), p.queries, p.head_dim);
   }
 
-  void pair_up(Buffers& to, long rows, long keys) const {
-    if (rows % 2) fill_zeros(to.logits + rows * kPitch, keys), fill_zeros(to.products + rows * kPitch, keys);
-    for (long i = 0; i < rows; i += 2) {
-      const float *weights = to.logits + i * kPitch, *slopes = to.products + i * kPitch;
-      store_pairs(to.weights_along + i / 2 * kPitch, weights, weights + kPitch, keys);
-      store_pairs(to.slopes_along + i / 2 * kPitch, slopes, slopes + kPitch, keys);
+  void pair_up(Buffers& to, long rows, long keys, long column) const {
+    float *weights = to.logits + column, *slopes = to.products + column;
+    if (rows % 2) fill_zeros(weights + rows * pitch, keys), fill_zeros(slopes + rows * pitch, keys);
+    for (long i = 0; i < rows; i += 2, weights += 2 * pitch, slopes += 2 * pitch) {
+      store_pairs(to.weights_along + i / 2 * kPitch, weights, weights + pitch, keys);
+      store_pairs(to.slopes_along + i / 2 * kPitch, slopes, slopes + pitch, keys);
       store_row((Half*)to.slopes + i * kPitch, slopes, keys);
-      store_row((Half*)to.slopes + (i + 1) * kPitch, slopes + kPitch, keys);
+      store_row((Half*)to.slopes + (i + 1) * kPitch, slopes + pitch, keys);
     }
   }
 
   const Problem& p;
   const Keep& keep_;
   Cut cut;
-  long group, width_qk, width_v, lanes_qk, lanes_v, chunks, block_keys, tile;
+  long group, width_qk, width_v, lanes_qk, lanes_v, chunks, block_keys, tile, pitch;
+  bool whole;  // whether a tile holds whole rows of weights
 };
 
 }  // namespace dropkey

@@ -101,8 +101,8 @@ class Forward {
   void run_block(Buffers& to, const Patch& at, long chunk, long past) const {
     long first = cut.begin(chunk), row = width_of<Cell>(p.head_dim) / kPer<Cell>;
     for (long c = chunk; c < past; ++c)
-      multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1}, panel_of(to, c),
-               cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
+      multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, piece_for(p)},
+               panel_of(to, c), cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
     for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.begin(past) - first);
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)out_width, depth_of<Cell>(std::min(cut.width(c), p.keys - cut.begin(c))),
@@ -135,7 +135,7 @@ class Forward {
       to.total[i] += fill_ones(weights, bits, keys);
       return;
     }
-    float unit = (float)p.scale * kLog2e;
+    float unit = (float)(p.scale * kLog2e);
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
       add_bias(logits, to.bias, unit, keys);

@@ -18,9 +18,13 @@ constexpr int kVectors = 2;
 constexpr int rows_of_block(int) { return 6; }
 #endif
 
+constexpr long kPiece = 96;       // most cells along K in one sum
+constexpr long kShortPiece = 16;  // the same in small problems
+
 struct Operand {
   long row;   // step between rows of `a`
   long step;  // step along K
+  long piece = kPiece;
 };
 
 INLINE Floats lanes(const float* p) { return load(p); }
@@ -100,8 +104,6 @@ static void multiply_piece(int rows, int columns, long depth, const Cell* a, Ope
   }
 }
 
-constexpr long kPiece = 96;  // most cells along K in one sum
-
 // sum over k of a[k][lane] * b[k][lane], in the very order in which `multiply` adds, piece by piece.
 template <class Cell>
 INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
@@ -119,7 +121,7 @@ INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
 template <class Cell>
 static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,
                      long ldc, bool add, Ahead& ahead) {
-  long pieces = (depth + kPiece - 1) / kPiece, past;
+  long pieces = (depth + by.piece - 1) / by.piece, past;
   for (long n = 0, k = 0; n < pieces; ++n, k = past, add = true) {
     past = depth * (n + 1) / pieces;
     multiply_piece(rows, columns, past - k, a + k * by.step, by, b + k * ldb, ldb, c, ldc, add, ahead);

@@ -48,7 +48,7 @@ struct Problem {
   float* sums;  // (2, batch, head, query): the highest logit (times scale only where there is a bias), and one over the sum of the weights
 };
 
-constexpr float kLog2e = 1.4426950408889634f;
+constexpr double kLog2e = 1.4426950408889634;
 constexpr float kInfinity = __builtin_inff();
 
 }  // namespace dropkey

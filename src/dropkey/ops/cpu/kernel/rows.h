@@ -53,9 +53,9 @@ static void load_bias(float* to, const Problem& p, long b, long h, long i, long 
   const float* bias = p.bias.row<const float>(b, h, i) + first * p.bias.key;
   long real = std::min(keys, p.keys - first);
   if (p.bias.key == 1)
-    for (long k = 0; k < real; ++k) to[k] = bias[k] * kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = bias[k] * (float)kLog2e;
   else
-    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key] * kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key] * (float)kLog2e;
   for (long k = real; k < keys; ++k) to[k] = 0;
 }
 
@@ -88,15 +88,23 @@ static float exponentiate(V* weights, const float* logits, const uint8_t* bits, 
   return sum_of(total);
 }
 
-// In place: logits to weights, products (of gradient and value) to gradients of the logits.
-static void slope(float* logits, float* products, const uint8_t* bits, float unit, float highest, float share,
-                  float delta, long keys) {
-  Floats factor = splat(unit), origin = splat(highest), part = splat(share), mean = splat(delta);
-  for (long k = 0; k < keys; k += W) {
-    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor) * part);
-    store(logits + k, weight);
-    store(products + k, weight * (load(products + k) - mean));
-  }
+// In place: logits to weights.
+static void weigh(float* logits, const uint8_t* bits, float unit, float highest, float share, long keys) {
+  Floats factor = splat(unit), origin = splat(highest), part = splat(share);
+  for (long k = 0; k < keys; k += W)
+    store(logits + k, only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor) * part));
+}
+
+// In place: products (of gradient and value) to gradients of the logits.
+static void slope(float* products, const float* weights, float delta, long keys) {
+  Floats mean = splat(delta);
+  for (long k = 0; k < keys; k += W) store(products + k, load(weights + k) * (load(products + k) - mean));
+}
+
+static float dot(const float* weights, const float* products, long keys) {
+  Floats total = {};
+  for (long k = 0; k < keys; k += W) total += load(weights + k) * load(products + k);
+  return sum_of(total);
 }
 
 static void fill_share(float* weights, const uint8_t* bits, float share, long keys) {

@@ -126,19 +126,20 @@ INLINE Floats times_power2(Floats y, Floats whole) {
 
 #endif
 
-// 2^x for x up to about 100, exactly 1 for 0, relative error 9e-8 (minimax polynomial on [-0.5, 0.5]); next to nothing
-// far below 0.
+// 2^x for x up to about 100, exactly 1 for 0, relative error 8e-8 with fused operations (minimax polynomial on [-0.5, 0.5]);
+// next to nothing far below 0.
 INLINE Floats power2(Floats x) {
 #if !defined(__AVX512F__)
   x = max(x, splat(-126.0f));
 #endif
   Floats whole = round_whole(x);
   Floats f = x - whole;
-  Floats y = splat(0.001326472731307149f);
-  y = y * f + 0.009671512991189957f;
-  y = y * f + 0.05550733581185341f;
-  y = y * f + 0.24022242426872253f;
-  y = y * f + 0.6931470036506653f;
+  Floats y = splat(0.00015353361925740536f);
+  y = y * f + 0.0013398874408107764f;
+  y = y * f + 0.009618437357554337f;
+  y = y * f + 0.055503324711447685f;
+  y = y * f + 0.2402264791363052f;
+  y = y * f + 0.6931472028550546f;
   y = y * f + 1.0f;
   return times_power2(y, whole);
 }

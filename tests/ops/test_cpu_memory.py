@@ -1,0 +1,86 @@
+"""The kernel under the address sanitizer: every pattern, bias and shape class, and nothing outside a tensor."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dropkey.ops.cpu import library
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable())),
+]
+
+# Every tensor is a copy of its own, so that the sanitizer's fences lie around each.
+CALLS = """
+import itertools, sys, torch, dropkey
+torch.set_num_threads(2)
+made = []
+for dtype, pattern, form, (kv_heads, repeats, queries, keys, dim, value_dim), causal in itertools.product(
+    (torch.float32, torch.bfloat16), ("element", "column", "token", "block", "cross"), ("none", "bool", "learned"),
+    ((1, 1, 1, 1, 1, 1), (2, 2, 9, 17, 33, 35), (1, 1, 75, 65, 16, 12), (1, 2, 7, 600, 17, 5)), (False, True),
+):
+    q, k, v = (torch.randn(2, h, n, d).to(dtype).requires_grad_() for h, n, d in (
+        (kv_heads * repeats, queries, dim), (kv_heads, keys, dim), (kv_heads, keys, value_dim)))
+    bias = {"none": None, "bool": torch.rand(queries, keys) < 0.7,
+            "learned": torch.randn(1, kv_heads * repeats, queries, keys, requires_grad=True)}[form]
+    out = dropkey.attention(q, k, v, attn_bias=bias, is_causal=causal, drop_ratio=0.4, pattern=pattern, seed=3,
+                            grid_size=(1, keys), backend="cpu")
+    out.square().sum().backward()
+    made.append(out.isfinite().all())
+assert all(made)
+print(len(made), "calls")
+"""
+
+# A planted fault: the values of a problem said to have more keys than their memory.
+FAULT = """
+import torch
+from dropkey.ops.call import Draw
+from dropkey.ops.cpu import library
+from dropkey.ops.cpu.keep import numbers_of
+import dropkey
+q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 90, 8), torch.randn(1, 1, 60, 8)
+numbers = numbers_of(Draw.of(dropkey.Element(), 0.3, 4, q.device))
+library.kernel().forward(library.pack(q, k, v, numbers, outputs=(torch.empty_like(q),), sums=torch.empty(2, 1, 1, 4)))
+"""
+
+
+def _path_of(name, compiler):
+    command = [*shlex.split(compiler), f"-print-file-name={name}"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+
+
+def sanitized(script, folder):
+    """Run a script with a kernel built for the sanitizer, which must be in the process before anything else."""
+    compiler = os.environ.get("CXX", "c++")
+    runtime = _path_of("libasan.so", compiler)
+    if not runtime.is_absolute():
+        pytest.skip(f"{compiler} has no libasan")
+    environment = {
+        **os.environ,
+        "CXX": f"{compiler} -fsanitize=address -fno-omit-frame-pointer",
+        "DROPKEY_CACHE_DIR": str(folder),
+        "LD_PRELOAD": f"{runtime.resolve()} {_path_of('libstdc++.so', compiler).resolve()}",
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+    }
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sanitized")
+
+
+def test_every_kind_of_call_stays_inside_its_memory(folder):
+    done = sanitized(CALLS, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "240 calls" in done.stdout
+
+
+def test_the_sanitizer_sees_a_read_past_the_end(folder):
+    done = sanitized(FAULT, folder)
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]
