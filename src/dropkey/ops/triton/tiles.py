@@ -16,17 +16,18 @@ class Tile(NamedTuple):
 
 INTERPRETED = Tile(32, 32, 4, 1)
 
-# By padded head dimension; chosen as the largest that compile without spilling on every target.
+# By padded head dimension; among the largest that compile without spilling on every target. Sums over 64 rows or more
+# use Hopper's wide products.
 _HALF = {
     "forward": {64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
     "query": {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
-    "key_value": {64: Tile(64, 32, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
+    "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
 }
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles.
 _FLOAT32 = {
     "forward": {64: Tile(64, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
     "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
-    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
+    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 8, 1)},
 }
 # A warp has 64 threads on AMD's GPUs, and four of them twice the registers of eight.
 _HALF_HIP = {
@@ -58,6 +59,11 @@ def default_tile(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) ->
 def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) -> list[Tile]:
     """Return the default tile and those worth timing against it."""
     m, n, warps, stages = default_tile(kernel, block_dim, is_float32, is_hip)
-    others = [(m, n, warps, stages + 1), (m, n, 12 - warps, stages), (m, 2 * n, warps, stages), (m // 2, n, 4, stages)]
-    smallest = 16
-    return [Tile(m, n, warps, stages), *(Tile(*other) for other in others if other[0] >= smallest)]
+    others = [
+        (m, n, warps, stages + 1),
+        (m, n, 12 - warps, stages),
+        (m, 2 * n, warps, stages),
+        (m, max(32, n // 2), warps, stages),
+        (max(16, m // 2), n, 4, stages),
+    ]
+    return list(dict.fromkeys([Tile(m, n, warps, stages), *(Tile(*other) for other in others)]))
