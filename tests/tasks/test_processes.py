@@ -18,6 +18,9 @@ TIMES = ("seconds", "train_seconds", "images_per_second")
 OPTIONS = ["--epochs", "4", "--warmup-epochs", "1", "--drop-ratio", "0.3", "--save-seconds", "0.2", "--threads", "1"]
 
 
+HALF = ["--batch-size", "32"]  # of each of two processes: together the same images a step as one process takes
+
+
 def result(root):
     rows = list(csv.DictReader((root / "metrics.csv").read_text().splitlines()))
     summary = json.loads((root / "summary.json").read_text())
@@ -89,7 +92,7 @@ def test_stopped_by_sigterm(alone, tmp_path):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs") / "together"
-    out = finish(start(root, processes=2))
+    out = finish(start(root, *HALF, processes=2))
     assert out.count("blocks.0.attn") == 1  # one process speaks
     assert "Warning" not in out
     return root
@@ -98,12 +101,12 @@ def together(tmp_path_factory):
 def test_two_processes_learn_as_one_does(together, alone):
     (*_, two), (*_, one) = result(together), result(alone)
     assert two["num_parameters"] == one["num_parameters"]
-    assert abs(two["final_val_accuracy"] - one["final_val_accuracy"]) < 0.35
+    assert abs(two["final_val_accuracy"] - one["final_val_accuracy"]) < 0.08
 
 
 def test_two_processes_killed_and_resumed(together, tmp_path):
     root = tmp_path / "run"
-    process = start(root, processes=2)
+    process = start(root, *HALF, processes=2)
     wait_for(root / "checkpoints" / "last.ckpt", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
