@@ -117,3 +117,16 @@ def test_two_processes_killed_and_resumed(together, tmp_path):
 def test_two_processes_started_by_one_command(tmp_path):
     finish(start(tmp_path / "run", "--devices", "2", "--epochs", "1", "--warmup-epochs", "0"))
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_compared_in_several_processes_or_in_one(tmp_path):
+    command = ["compare", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "256", "--seeds", "1"]
+    command += ["--arms", "none", "dropkey", "--threads", "1"]
+    results = []
+    for jobs in ("1", "2"):
+        root = tmp_path / jobs
+        program = [sys.executable, "-m", "dropkey", *command, "--jobs", jobs, "--output", str(root)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        results.append([(row["accuracy"], row["loss"]) for row in json.loads((root / "results.json").read_text())])
+    assert results[0] == results[1]
