@@ -54,6 +54,8 @@ BAD_OPTIONS = {
     "missing weights": (["train", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
     "endless learning rate": (["train", "--lr", "inf"], "--lr takes a number, got inf"),
     "average that never moves": (["train", "--ema", "1"], "--ema must be in [0, 1)"),
+    "re-attention of some": (["train", "--re-attention", "some"], "--re-attention takes all or a number of blocks"),
+    "re-attention of too many": (["train", "--re-attention", "9"], "needs 9 blocks"),
     "imagenet without a folder": (["train", "--data", "imagenet"], "--data-dir"),
     "imagenet that is not there": (["train", "--data", "imagenet", "--data-dir", "."], "image-net.org"),
     "unknown precision": (["train", "--precision", "64"], "precision"),

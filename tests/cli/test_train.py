@@ -88,6 +88,12 @@ def test_table_comes_first_and_summary_last(tmp_path, capsys):
     assert err == ""
 
 
+def test_workers_change_nothing(run, tmp_path):
+    command = ["train", *FAST, "--drop-ratio", "0.3", "--workers", "2", "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert list(map(without_times, read_rows(tmp_path / "run"))) == list(map(without_times, read_rows(run)))
+
+
 def test_finished_run_is_not_overwritten(run, capsys):
     before = (run / "summary.json").read_bytes()
     assert main(["train", *FAST, "--output", str(run)]) == 2

@@ -149,12 +149,3 @@ def test_bad_arms(arms, named, tmp_path, monkeypatch, capsys):
     assert named in err
     assert len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_processes_give_the_same_numbers(tmp_path):
-    command = ["compare", "--epochs", "1", "--batch-size", "256", "--seeds", "1", "--arms", "none", "dropkey"]
-    for jobs in ("1", "2"):
-        assert main([*command, "--jobs", jobs, "--threads", "1", "--output", str(tmp_path / jobs)]) == 0
-    one, two = (json.loads((tmp_path / jobs / "results.json").read_text()) for jobs in ("1", "2"))
-    assert [row["accuracy"] for row in one] == [row["accuracy"] for row in two]

@@ -28,6 +28,7 @@ OPTIONS = {
     "accumulate": "2",
     "ema": "0.5",
     "precision": "bf16-mixed",
+    "re-attention": "2",
 }
 
 

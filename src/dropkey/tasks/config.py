@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
-from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 from dropkey.schedules import Schedule, check_drop_ratio
 
-__all__ = ["TrainConfig", "build_regularizer", "check_ranges", "config_from", "option"]
+__all__ = ["TrainConfig", "build_re_attention", "build_regularizer", "check_ranges", "config_from", "option"]
 
 
 def option(
@@ -48,6 +48,7 @@ class TrainConfig:
     )
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
+    re_attention: str | None = option(None, "DeepViT's mixing of attention maps over heads: all, or the last N blocks")
     finetune_epochs: int = option(
         0, "train this many of the last epochs without dropping, to align with evaluation", at_least=0
     )
@@ -89,6 +90,7 @@ class TrainConfig:
         check_drop_ratio(self.drop_ratio)
         check_ranges(self)
         build_regularizer(self)
+        build_re_attention(self)
         if self.finetune_epochs > (self.epochs or math.inf):
             raise ArgumentError(f"--finetune-epochs {self.finetune_epochs} are more than --epochs {self.epochs}")
         if self.pretrained and self.weights:
@@ -106,6 +108,17 @@ def build_regularizer(config: TrainConfig) -> Regularizer | None:
     if config.regularizer == "dropkey":
         return dropkey
     return AttentionDropout(config.drop_ratio, schedule, renormalize=config.regularizer == "dropout_renormalized")
+
+
+def build_re_attention(config: TrainConfig) -> ReAttention | None:
+    """Return the Re-attention that the options ask for, or None."""
+    if config.re_attention is None:
+        return None
+    if config.re_attention == "all":
+        return ReAttention()
+    if not config.re_attention.isdecimal() or int(config.re_attention) < 1:
+        raise ArgumentError(f"--re-attention takes all or a number of blocks, got {config.re_attention!r}")
+    return ReAttention(last=int(config.re_attention))
 
 
 def config_from(values: Mapping[str, Any]) -> TrainConfig:

@@ -70,6 +70,6 @@ def load_timm(config: TrainConfig) -> Trained:
     if not config.weights and not config.pretrained:
         raise ArgumentError(f"{config.model} has no trained weights: give --weights FILE or --pretrained")
     prepared = prepare(config)
-    if prepared.notes:
+    if config.weights and prepared.notes:
         raise RunError(f"nothing to evaluate: {prepared.notes[0]}")
     return Trained(prepared.config, prepared.network, prepared.handle, prepared.data, len(prepared.source.classes))

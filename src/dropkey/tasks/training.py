@@ -23,7 +23,7 @@ from dropkey.data.sources import load_source
 from dropkey.errors import RunError
 from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
-from dropkey.tasks.config import TrainConfig, build_regularizer
+from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer
 from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
 from dropkey.tasks.curves import draw_curves
 from dropkey.tasks.failures import mendable_failures
@@ -80,6 +80,9 @@ def prepare(config: TrainConfig) -> Prepared:
     image_format = image_format_of(network, config.img_size)
     config = dataclasses.replace(config, img_size=image_format.img_size)
     notes = load_weights(network, Path(config.weights)) if config.weights else []
+    re_attention = build_re_attention(config)
+    if re_attention is not None:
+        notes = [*notes, str(apply(network, re_attention))]
     regularizer = build_regularizer(config)
     handle = None if regularizer is None else apply(network, regularizer)
     data = ImageData(
