@@ -5,6 +5,12 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples each time, so that a green run stays green; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker: more would fight for the same cores
     torch.set_num_threads(1)

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import timm  # noqa: F401  imported before the forks
 import torch
-from hypothesis import settings
 
 from mutants.faults import FAULTS, Fault
 
@@ -51,8 +50,6 @@ def _run_tests(tests: str, folder: str) -> None:
         os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)
     sys.path.insert(0, folder)
-    settings.register_profile("faults", deadline=None, derandomize=True, database=None)
-    settings.load_profile("faults")
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:doctest"]
     os._exit(pytest.main([*options, "-o", "addopts=--import-mode=importlib", *_QUIET, str(ROOT / tests)]))
 
