@@ -45,7 +45,8 @@ from dropkey.ops.cpu.keep import numbers_of
 import dropkey
 q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 90, 8), torch.randn(1, 1, 60, 8)
 numbers = numbers_of(Draw.of(dropkey.Element(), 0.3, 4, q.device))
-library.kernel().forward(library.pack(q, k, v, numbers, outputs=(torch.empty_like(q),), sums=torch.empty(2, 1, 1, 4)))
+out, sums = torch.empty_like(q), torch.empty(2, 1, 1, 4)
+library.kernel().forward(library.pack(q, k, v, numbers, outputs=(out,), sums=sums))
 """
 
 
@@ -83,4 +84,5 @@ def test_every_kind_of_call_stays_inside_its_memory(folder):
 
 def test_the_sanitizer_sees_a_read_past_the_end(folder):
     done = sanitized(FAULT, folder)
-    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-3000:]
+    # Past the end lies either a guard or what was freed before: the sanitizer names one of the two.
+    assert "AddressSanitizer: heap-" in done.stderr, done.stderr[-3000:]
