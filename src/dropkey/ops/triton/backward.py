@@ -25,7 +25,7 @@ __all__ = ["key_value_kernel", "query_kernel"]
 def query_kernel(
     query, key, value, bias, kept, seed, out, grad_out, row_stats, delta, grad_query, threshold, scale, logit_scale,
     query_strides, key_strides, value_strides, bias_strides, out_strides, grad_out_strides, grad_query_strides,
-    num_heads, num_queries, num_keys, length_class,
+    num_heads, num_queries, num_keys, num_rows, length_class,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
     BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -45,6 +45,8 @@ def query_kernel(
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     tl.store(delta + row, row_delta, mask=inside)
     log_sum = tl.load(row_stats + row, mask=inside, other=0.0)
+    if q.dtype == tl.float32:
+        remainder = tl.load(row_stats + 2 * num_rows + row, mask=inside, other=0.0)
     if BIAS:
         bias += batch * bias_strides[0] + head * bias_strides[1]
     acc = tl.zeros((BLOCK_M, BLOCK_DIM), tl.float32)
@@ -64,7 +66,10 @@ def query_kernel(
                 scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
             )  # fmt: skip
-            attn = tl.exp2(logits - log_sum[:, None])
+            logits -= log_sum[:, None]
+            if q.dtype == tl.float32:  # the rounding of log_sum is not small against that of float32 elsewhere
+                logits -= remainder[:, None]
+            attn = tl.exp2(logits)
             grad_attn = product(do, v.trans(), UPCAST)
             grad_logits = attn * (grad_attn - row_delta[:, None])
             acc += product(rounded(grad_logits, k.dtype, UPCAST), k, UPCAST)
@@ -130,7 +135,10 @@ def key_value_kernel(
                 scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
                 BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL,
             )  # fmt: skip
-            attn = tl.exp2(logits - log_sum[:, None])
+            logits -= log_sum[:, None]
+            if q.dtype == tl.float32:
+                logits -= tl.load(row_stats + 2 * num_rows + row, mask=inside, other=0.0)[:, None]
+            attn = tl.exp2(logits)
             value_acc += product(rounded(attn, do.dtype, UPCAST).trans(), do, UPCAST)
             grad_attn = product(do, v.trans(), UPCAST)
             # In a row that has lost all its keys, the dropped ones have weights, but no gradient.

@@ -29,12 +29,12 @@ def forward_kernel(
     BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (2, B, H, Nq): what backward needs to know of a row.
+    """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (3, B, H, Nq): what backward needs to know of a row.
 
     ``scale`` includes log2(e). Row maximum and row sum are kept apart, so that a row whose allowed keys are all dropped
     (its maximum is DROPPED) counts its allowed keys. Stored are, in base 2, the log of the row's sum of exponentials,
-    and the logit of a dropped key: -inf in an ordinary row. In a row that has lost all its keys they are 0 and minus
-    the log of its number of allowed keys.
+    the logit of a dropped key: -inf in an ordinary row, and what was rounded off the first. In a row that has lost all
+    its keys they are 0, minus the log of its number of allowed keys, and 0.
     """
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
     batch_head = tl.program_id(0) // num_tiles
@@ -74,8 +74,13 @@ def forward_kernel(
     log_sum = tl.log2(tl.where(row_sum > 0, row_sum, 1.0))
     stats = row_stats + batch_head.to(tl.int64) * num_queries + start_q + rows
     inside = start_q + rows < num_queries
-    tl.store(stats, tl.where(row_max > DROPPED, row_max + log_sum, 0.0), mask=inside)
+    has_kept = row_max > DROPPED
+    log_total = row_max + log_sum
+    added = log_total - row_max
+    remainder = (row_max - (log_total - added)) + (log_sum - added)  # exact: Knuth's two-sum
     num_rows = (tl.num_programs(0) // num_tiles).to(tl.int64) * num_queries
+    tl.store(stats, tl.where(has_kept, log_total, 0.0), mask=inside)
+    tl.store(stats + 2 * num_rows, tl.where(has_kept, remainder, 0.0), mask=inside)
     tl.store(stats + num_rows, tl.where(row_max == DROPPED, -log_sum, float("-inf")), mask=inside)
     out_tile = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
     store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_VALUE_DIM, UPCAST)

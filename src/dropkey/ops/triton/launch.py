@@ -107,7 +107,7 @@ def launch_backward(
         c.query, c.key, c.value, c.bias, c.kept, c.seed, out, grad_out, row_stats, delta, grad_query,
         c.threshold, c.scale * LOG2_E, c.scale,
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(), grad_out.stride(),
-        grad_query.stride(), c.num_heads, c.num_queries, c.num_keys,
+        grad_query.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(),
     )  # fmt: skip
     c.run(
         "key_value", c.key.shape[1], "BLOCK_N",

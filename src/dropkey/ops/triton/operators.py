@@ -20,7 +20,7 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def _empty_forward(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     out = _empty((*query.shape[:3], value.shape[-1]), query)
-    return out, query.new_empty((2, *query.shape[:3]), dtype=torch.float32)
+    return out, query.new_empty((3, *query.shape[:3]), dtype=torch.float32)
 
 
 def _empty_backward(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -71,7 +71,7 @@ def forward(
     is_causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (B, H, Nq, Dv) and the row statistics (2, B, H, Nq) that backward needs.
+    """Return the output (B, H, Nq, Dv) and the row statistics (3, B, H, Nq) that backward needs.
 
     ``kept`` is, for "token", bool (B, Nk); for "block" and "cross", packed bits (B, H, Nq, ceil(Nk / 8)); else None.
     """

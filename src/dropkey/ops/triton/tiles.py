@@ -27,7 +27,7 @@ _HALF = {
 _FLOAT32 = {
     "forward": {64: Tile(64, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
     "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
-    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 8, 1)},
+    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
 }
 # A warp has 64 threads on AMD's GPUs, and four of them twice the registers of eight.
 _HALF_HIP = {
@@ -38,7 +38,7 @@ _HALF_HIP = {
 _FLOAT32_HIP = {
     "forward": {256: Tile(16, 32, 4, 1)},
     "query": {128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
-    "key_value": {256: Tile(16, 32, 4, 1)},
+    "key_value": {128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
 }
 
 
