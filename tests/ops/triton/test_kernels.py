@@ -218,15 +218,16 @@ def test_a_query_that_sees_one_key_has_no_gradient_but_for_rounding(interpreter)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    pattern=st.sampled_from(PATTERNS), queries=st.integers(4, 80), keys=st.integers(16, 130), dim=st.integers(1, 70),
-    value_dim=st.integers(1, 70), group=st.integers(1, 3), is_causal=st.booleans(),
+    pattern=st.sampled_from(PATTERNS), queries=st.integers(16, 80), keys=st.integers(32, 130), dim=st.integers(8, 70),
+    value_dim=st.integers(8, 70), group=st.integers(1, 3), is_causal=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]), seed=st.integers(-(2**63), 2**63 - 1),
     drop_ratio=st.floats(0.01, 0.7), bias=st.sampled_from([None, "key", "full"]),
 )  # fmt: skip
 def test_anything(interpreter, pattern, queries, keys, dim, value_dim, group, is_causal, dtype, seed, drop_ratio, bias):
-    # Not fewer keys: where a query sees one, its gradient is 0 exactly, and no rounding is small against that.
+    # Nothing smaller: the rule compares two largest errors, which are chance where a tensor has a handful of numbers,
+    # and gradients of few keys cancel: where a query sees one key, its gradient is 0 and any rounding too much.
     tensors = inputs(1, group, queries, keys, dim, value_dim, 1, dtype)
     attn_bias = None if bias is None else torch.randn(1 if bias == "key" else queries, keys)
     check(

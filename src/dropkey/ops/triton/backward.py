@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from dropkey.ops.triton.logits import (
+    exponential,
     load_rows,
     masked_logits,
     product,
@@ -45,7 +46,8 @@ def query_kernel(
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     tl.store(delta + row, row_delta, mask=inside)
     log_sum = tl.load(row_stats + row, mask=inside, other=0.0)
-    if q.dtype == tl.float32:
+    BASE_2: tl.constexpr = q.dtype != tl.float32
+    if not BASE_2:
         remainder = tl.load(row_stats + 2 * num_rows + row, mask=inside, other=0.0)
     if BIAS:
         bias += batch * bias_strides[0] + head * bias_strides[1]
@@ -64,12 +66,12 @@ def query_kernel(
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
                 scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
             )  # fmt: skip
             logits -= log_sum[:, None]
-            if q.dtype == tl.float32:  # the rounding of log_sum is not small against that of float32 elsewhere
+            if not BASE_2:  # float32: the rounding of log_sum is not small against that of float32 elsewhere
                 logits -= remainder[:, None]
-            attn = tl.exp2(logits)
+            attn = exponential(logits, BASE_2)
             grad_attn = product(do, v.trans(), UPCAST)
             grad_logits = attn * (grad_attn - row_delta[:, None])
             acc += product(rounded(grad_logits, k.dtype, UPCAST), k, UPCAST)
@@ -108,6 +110,7 @@ def key_value_kernel(
     rows, cols = tl.arange(0, BLOCK_M), tile_keys(BLOCK_N)
     k = load_rows(key, key_strides, batch, kv_head, start_k, cols, num_keys, DIM, BLOCK_DIM)
     v = load_rows(value, value_strides, batch, kv_head, start_k, cols, num_keys, VALUE_DIM, BLOCK_VALUE_DIM)
+    BASE_2: tl.constexpr = k.dtype != tl.float32
     key_acc = tl.zeros((BLOCK_N, BLOCK_DIM), tl.float32)
     value_acc = tl.zeros((BLOCK_N, BLOCK_VALUE_DIM), tl.float32)
     first = 0
@@ -133,12 +136,12 @@ def key_value_kernel(
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL, BASE_2,
             )  # fmt: skip
             logits -= log_sum[:, None]
-            if q.dtype == tl.float32:
+            if not BASE_2:
                 logits -= tl.load(row_stats + 2 * num_rows + row, mask=inside, other=0.0)[:, None]
-            attn = tl.exp2(logits)
+            attn = exponential(logits, BASE_2)
             value_acc += product(rounded(attn, do.dtype, UPCAST).trans(), do, UPCAST)
             grad_attn = product(do, v.trans(), UPCAST)
             # In a row that has lost all its keys, the dropped ones have weights, but no gradient.

@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 from dropkey.ops.triton.logits import (
+    exponential,
     load_rows,
+    logarithm,
     masked_logits,
     product,
     rounded,
@@ -17,7 +19,9 @@ from dropkey.ops.triton.philox import tile_keys
 
 __all__ = ["forward_kernel"]
 
-DROPPED = tl.constexpr(-1e30 * 1.4426950408889634)  # the reference's, in base 2
+# As in the reference, in either base: so far below any logit that its weight is exactly 0.
+DROPPED_2 = tl.constexpr(-1e30 * 1.4426950408889634)
+DROPPED_E = tl.constexpr(-1e30)
 
 
 @triton.jit(do_not_specialize=["threshold", "length_class"])
@@ -31,10 +35,10 @@ def forward_kernel(
 ):  # fmt: skip
     """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (3, B, H, Nq): what backward needs to know of a row.
 
-    ``scale`` includes log2(e). Row maximum and row sum are kept apart, so that a row whose allowed keys are all dropped
-    (its maximum is DROPPED) counts its allowed keys. Stored are, in base 2, the log of the row's sum of exponentials,
-    the logit of a dropped key: -inf in an ordinary row, and what was rounded off the first. In a row that has lost all
-    its keys they are 0, minus the log of its number of allowed keys, and 0.
+    ``scale`` includes log2(e), but in float32. Row maximum and row sum are kept apart, so that a row whose allowed keys
+    are all dropped (its maximum is DROPPED) counts its allowed keys. Stored are, in the base of the logits, the log of
+    the row's sum of exponentials, the logit of a dropped key: -inf in an ordinary row, and what was rounded off the
+    first. In a row that has lost all its keys they are 0, minus the log of its number of allowed keys, and 0.
     """
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
     batch_head = tl.program_id(0) // num_tiles
@@ -42,6 +46,8 @@ def forward_kernel(
     batch, head = (batch_head // num_heads).to(tl.int64), (batch_head % num_heads).to(tl.int64)
     rows = tl.arange(0, BLOCK_M)
     q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
+    BASE_2: tl.constexpr = q.dtype != tl.float32
+    DROPPED: tl.constexpr = DROPPED_2 if BASE_2 else DROPPED_E
     if BIAS:
         bias += batch * bias_strides[0] + head * bias_strides[1]
     draw = (kept, tl.load(seed), threshold_of(threshold))
@@ -62,16 +68,16 @@ def forward_kernel(
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED,
+                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
             )  # fmt: skip
             new_max = tl.maximum(row_max, tl.max(logits, 1))
             shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # no allowed key so far: no -inf minus -inf
-            attn = tl.exp2(logits - shift[:, None])
-            shrink = tl.exp2(row_max - shift)
+            attn = exponential(logits - shift[:, None], BASE_2)
+            shrink = exponential(row_max - shift, BASE_2)
             row_sum = row_sum * shrink + tl.sum(attn, 1)
             acc = acc * shrink[:, None] + product(rounded(attn, v.dtype, UPCAST), v, UPCAST)
             row_max = new_max
-    log_sum = tl.log2(tl.where(row_sum > 0, row_sum, 1.0))
+    log_sum = logarithm(tl.where(row_sum > 0, row_sum, 1.0), BASE_2)
     stats = row_stats + batch_head.to(tl.int64) * num_queries + start_q + rows
     inside = start_q + rows < num_queries
     has_kept = row_max > DROPPED

@@ -42,6 +42,7 @@ class Launch:
         self.batch, self.scale = batch, scale
         self.bias, self.bias_strides = _bias_of(attn_bias, (batch, self.num_heads, self.num_queries, self.num_keys))
         self.kept = None if kept is None else kept.view(torch.uint8)
+        self.base_scale = scale if query.dtype == torch.float32 else scale * LOG2_E  # see ``exponential``
         self.seed, self.threshold = seed, threshold_of(drop_ratio)
         self.options: dict[str, Any] = {
             "GROUP": self.num_heads // key.shape[1],
@@ -80,7 +81,7 @@ def launch_forward(launch: Launch, out: Tensor, row_stats: Tensor) -> None:
     c = launch
     c.run(
         "forward", c.num_heads, "BLOCK_M",
-        c.query, c.key, c.value, c.bias, c.kept, c.seed, out, row_stats, c.threshold, c.scale * LOG2_E,
+        c.query, c.key, c.value, c.bias, c.kept, c.seed, out, row_stats, c.threshold, c.base_scale,
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(),
         c.num_heads, c.num_queries, c.num_keys,
     )  # fmt: skip
@@ -105,14 +106,14 @@ def launch_backward(
     c.run(
         "query", c.num_heads, "BLOCK_M",
         c.query, c.key, c.value, c.bias, c.kept, c.seed, out, grad_out, row_stats, delta, grad_query,
-        c.threshold, c.scale * LOG2_E, c.scale,
+        c.threshold, c.base_scale, c.scale,
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(), grad_out.stride(),
         grad_query.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(),
     )  # fmt: skip
     c.run(
         "key_value", c.key.shape[1], "BLOCK_N",
         c.query, c.key, c.value, c.bias, c.kept, c.seed, grad_out, row_stats, delta, grad_key, grad_value,
-        c.threshold, c.scale * LOG2_E, c.scale,
+        c.threshold, c.base_scale, c.scale,
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, grad_out.stride(), grad_key.stride(),
         grad_value.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(),
     )  # fmt: skip

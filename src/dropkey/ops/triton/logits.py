@@ -6,7 +6,9 @@ import triton.language as tl
 from dropkey.ops.triton.philox import drawn_keep, in_tile_order, tile_keys
 
 __all__ = [
+    "exponential",
     "load_rows",
+    "logarithm",
     "masked_logits",
     "product",
     "rounded",
@@ -25,7 +27,7 @@ BITS = tl.constexpr(3)  # a bit a key, (B, H, Nq, ceil(Nk / 8)) bytes
 NO_BIAS = tl.constexpr(0)
 FLOAT_BIAS = tl.constexpr(1)
 BOOL_BIAS = tl.constexpr(2)
-LOG2_E = tl.constexpr(1.4426950408889634)  # logits are kept in base 2, for exp2
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -49,6 +51,21 @@ def store_rows(
     base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
     inside = (start + rows < num_rows)[:, None] & (cols < DIM)
     tl.store(base + rows[:, None] * strides[2] + cols, rounded(tile, tensor.dtype.element_ty, UPCAST), mask=inside)
+
+
+@triton.jit
+def exponential(x, BASE_2: tl.constexpr):
+    """Return 2 ** x, which is what GPUs have, or e ** x.
+
+    Logits are kept in base 2, which saves a product a pair; in float32 in base e, since they round less there.
+    """
+    return tl.exp2(x) if BASE_2 else tl.exp(x)
+
+
+@triton.jit
+def logarithm(x, BASE_2: tl.constexpr):
+    """Return the logarithm in the base of ``exponential``."""
+    return tl.log2(x) if BASE_2 else tl.log(x)
 
 
 @triton.jit
@@ -139,17 +156,18 @@ def scores_and_keep(
 def masked_logits(
     scores, keep, dropped, scale, place, start_k, bias, bias_strides,
     BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
-    """Return logits in base 2: ``dropped`` where a key is dropped, -inf where it is forbidden, dropped or not.
+    """Return logits in the base that ``scale`` is for.
 
+    They are ``dropped`` where a key is dropped, and -inf where it is forbidden, dropped or not.
     ``bias`` points at this head's. MASKED: the tile may reach beyond the last key or, if CAUSAL, over the diagonal.
     """
     logits = scores * scale
     if BIAS != NO_BIAS:
         added = _bias_tile(bias, bias_strides, place, start_k, BIAS_PER_QUERY, BLOCK_M, BLOCK_N)
     if BIAS == FLOAT_BIAS:
-        logits += added.to(tl.float32) * LOG2_E
+        logits += added.to(tl.float32) * (LOG2_E if BASE_2 else 1.0)
     logits = tl.where(keep, logits, dropped)
     if BIAS == FLOAT_BIAS:
         logits = tl.where(added.to(tl.float32) <= BIAS_MIN, float("-inf"), logits)
