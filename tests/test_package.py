@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants.faults import FAULTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -100,3 +101,9 @@ def test_sdist_and_wheel_install_into_a_clean_environment(tmp_path):
         code = f"import sys; sys.path.insert(0, {str(folder)!r}); import dropkey; print(dropkey.__file__)"
         assert str(folder) in python(code)
         assert (folder / "dropkey" / "py.typed").exists()
+
+
+def test_planted_faults_still_fit_the_source():
+    """Each fault is an edit of a line that exists; whether it is noticed takes minutes, see the slow test."""
+    for fault in FAULTS:
+        assert fault.right in (ROOT / "src" / "dropkey" / fault.file).read_text(), fault.name

@@ -81,7 +81,7 @@ FAULTS = [
     Fault("rounded down threshold", "patterns.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS),
     Fault("stream shared by patterns", "patterns.py", "stream: ClassVar[int] = 1", "stream: ClassVar[int] = 0", MASKS),
     Fault("lowest ranks kept", "patterns.py", "descending=True", "descending=False", MASKS),
-    Fault("no key kept", "patterns.py", "* num_keys).clamp(min=1)", "* num_keys)", MASKS),
+    Fault("no key kept", "patterns.py", "* geometry.num_keys).clamp(min=1)", "* geometry.num_keys)", MASKS),
     Fault("token per head", "patterns.py", "_heads(geometry, seed)[:, :1]", "_heads(geometry, seed)", MASKS),
     Fault(
         "seed probability is the ratio", "patterns.py", "    return (low + high) / 2", "    return drop_ratio", MASKS
