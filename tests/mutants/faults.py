@@ -160,7 +160,7 @@ FAULTS = [
         "index / (depth - 1)",
         "tests/test_schedules.py",
     ),
-    Fault("two seeds in one pass", "adapters/site.py", "if slot not in self.seeds:", "if True:", TIMM),
+    Fault("two seeds in one pass", "adapters/site.py", "if key not in self.seeds:", "if True:", TIMM),
     Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
