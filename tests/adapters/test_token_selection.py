@@ -5,9 +5,13 @@ import torch
 from conftest import tiny_vit
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dropkey
 from dropkey.adapters import class_swap
+from dropkey.ops.cpu import library
+from dropkey.ops.cpu.operators import attention_operator
+from dropkey.ops.dispatch import BACKENDS
 
 
 class SeenKeys(TorchFunctionMode):
@@ -45,6 +49,38 @@ def test_equals_masking(variant, images, monkeypatch):
     masked_out, masked_grads = gradients(model, images.double())
     torch.testing.assert_close(out, masked_out)
     torch.testing.assert_close(grads, masked_grads)
+
+
+class SeenOperators(TorchDispatchMode):
+    """Notes how many keys every call of the native kernel has, and whether it draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is attention_operator:
+            self.calls.append((args[1].shape[2], args[-1][0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+def test_kept_keys_run_on_the_native_kernel(vit, images, monkeypatch):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    with SeenOperators() as seen:
+        out, grads = gradients(vit, images)
+    assert seen.calls == [(32, -1)] * 3
+    monkeypatch.setattr(class_swap, "forward_selected", lambda *_, **__: None)
+    masked_out, masked_grads = gradients(vit, images)
+    torch.testing.assert_close(out, masked_out, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grads, masked_grads, rtol=1e-3, atol=1e-4)
+
+
+def test_a_backend_asked_for_that_cannot_run_is_an_error(vit, images, monkeypatch):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"), backend="sdpa")
+    monkeypatch.setattr(type(BACKENDS["sdpa"]), "unavailable", lambda self: "it is Sunday")
+    with pytest.raises(dropkey.BackendError, match="it is Sunday"):
+        vit(images)
 
 
 def test_gated_attention():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dropkey.adapters.entry import Entry
 from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
-from dropkey.ops.dispatch import attend
+from dropkey.ops.dispatch import attend, attend_kept
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.reference import dropped_softmax, weights
 from dropkey.patterns import Element, Geometry, Pattern, Token
@@ -151,7 +151,9 @@ class Site:
     def attend_selected(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Run the attention over the keys that ``select_keys`` has left: nothing more is dropped."""
         forward.num_calls += 1
-        return attend(AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None))
+        assert self.drop is not None
+        call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
+        return attend_kept(call, self.drop.backend)
 
     def record(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         """Keep what a selected attention stands for, with all keys and their mask, if somebody records."""

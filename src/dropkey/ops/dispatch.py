@@ -15,7 +15,7 @@ from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
 from dropkey.ops.triton import Triton
 
-__all__ = ["Backend", "attend", "backends", "check_backend", "select"]
+__all__ = ["Backend", "attend", "attend_kept", "backends", "check_backend", "select"]
 
 
 class Backend(Protocol):
@@ -77,3 +77,19 @@ def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
         check_backend(backend)
         return plain(call)
     return select(call, backend).attend(call)
+
+
+def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:
+    """Run a call over keys that were chosen beforehand: nothing more is dropped, and the fastest backend may run it.
+
+    Raises:
+        BackendError: the backend asked for cannot run here.
+    """
+    assert call.draw is None
+    reason = None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable()
+    if reason:
+        raise BackendError(f"backend {backend!r} cannot run this call: {reason}; use backend='auto'")
+    asked = BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]
+    ready = (b for b in asked if b.unavailable() is None and b.refuses(call) is None)
+    chosen = next(ready, BACKENDS["sdpa"])
+    return chosen.attend(call)

@@ -25,9 +25,10 @@ class Sdpa:
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""
-        call = call.expanded()
-        assert call.draw is not None  # dispatch sends a call that drops nothing to plain()
-        keep, allowed = draw_keep(call.draw, *call.mask_shape), call.allowed()
+        if call.draw is None:
+            return plain(call)
+        draw, call = call.draw, call.expanded()
+        keep, allowed = draw_keep(draw, *call.mask_shape), call.allowed()
         visible = keep if allowed is None else keep & allowed
         has_kept = visible.any(-1, keepdim=True)
         # A row with nothing kept is shown all keys, so that torch has no fully masked row, and is overwritten below.
