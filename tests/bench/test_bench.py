@@ -1,11 +1,14 @@
 """What dropkey bench measures and prints, on shapes small enough for a test."""
 
+import itertools
 import json
 
 import pytest
 import torch
 
 import dropkey
+from dropkey.bench import report
+from dropkey.bench.attention import bench_attention
 from dropkey.bench.memory import peak_bytes
 from dropkey.bench.timing import interleaved
 from dropkey.bench.ways import BASELINE, known_ways, two_lines, way
@@ -65,6 +68,7 @@ def test_bench_attention(tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "(B, H, N, D) = (1, 2, 40, 8), float32, forward + backward" in text
     assert "the paper's two lines" in text
+    assert "of gemm rate" in text
     saved = json.loads(file.read_text())
     assert {"device", "threads", "torch", "date"} <= set(saved["machine"])
     assert saved["command"].startswith("dropkey bench attention --shape 1,2,40,8")
@@ -72,6 +76,20 @@ def test_bench_attention(tmp_path, capsys, monkeypatch):
     assert [row["ratio"] for row in baseline] == [1.0, 1.0]
     assert all(row["peak_mib"] == 1 and row["median_ms"] > 0 for row in saved["rows"])
     assert file.with_suffix(".png").exists()
+
+
+def test_shares_of_the_gemm_rate_and_float32_beside_16_bits(capsys, monkeypatch):
+    """Every run takes 1 ms on this clock, so rates are as the operations counted by hand."""
+    ticks = itertools.count()
+    monkeypatch.setattr("dropkey.bench.attention._GEMM_SIZE", 32)  # 2 ** 16 operations
+    monkeypatch.setattr("dropkey.bench.timing.time.perf_counter", lambda: next(ticks) * 1e-3)
+    rows = bench_attention([(1, 2, 40, 8)], dtype="bfloat16", rounds=2, memory=False)
+    shares = {row["direction"]: row["share_of_gemm"] for row in rows if row["way"] == BASELINE}
+    product = 2 * 40 * 40 * 8 * 2  # two heads, a multiplication and an addition each
+    assert shares == {"forward": round(2 * product / 2**16, 3), "forward + backward": round(7 * product / 2**16, 3)}
+    ours = [row["way"] for row in rows if row["way"].startswith("dropkey ")]
+    assert sum(name.endswith(", float32") for name in ours) == 2
+    assert ", float32" in report.table(rows)
 
 
 def test_bench_model(capsys):

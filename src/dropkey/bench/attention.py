@@ -18,6 +18,9 @@ Shape = tuple[int, int, int, int]  # (B, H, N, D)
 
 # A small ViT on 32 x 32 images, ViT-S/16 at 224, at 448 and at 896.
 SHAPES: tuple[Shape, ...] = ((64, 3, 65, 64), (32, 6, 197, 64), (4, 6, 785, 64), (1, 6, 3137, 64))
+_GEMM = "a square matrix product"
+_GEMM_SIZE = 1024
+_WIDE = ", float32"  # our own way on wider numbers, beside 16 bits
 _SLOW_MAPS = 1e8  # the unfused ways are left out above so many attention weights: they would take gigabytes
 
 
@@ -45,7 +48,9 @@ def bench_attention(
         say: told what is being measured.
 
     Returns:
-        One row a shape, way and direction ("forward", "forward + backward"): plain data for JSON.
+        One row a shape, way and direction ("forward", "forward + backward"): plain data for JSON. ``share_of_gemm`` is
+        the rate of arithmetic as a share of what a product of two large square matrices of that dtype reached in the
+        same rounds. At 16 bits our own way is there a second time, on float32.
     """
     working = [name for name, state in backends().items() if state == "available" and name != "reference"]
     names = [name for name in known_ways(working, pattern) if compiled or not name.endswith(", compiled")]
@@ -54,9 +59,10 @@ def bench_attention(
         say(f"measuring (B, H, N, D) = {shape}, {dtype}")
         for forward_only in (True, False):
             times = _times(names, shape, dtype, drop_ratio, forward_only, rounds)
+            gemm = 2 * _GEMM_SIZE**3 / times.pop(_GEMM).median_ms / 1e6
             for name, time in times.items():
-                peak = peak_bytes(name, shape, dtype, drop_ratio, forward_only) if memory else None
-                rows.append(_row(name, shape, dtype, forward_only, time, peak))
+                peak = peak_bytes(name, shape, dtype, drop_ratio, forward_only) if memory and name in names else None
+                rows.append(_row(name, shape, dtype, forward_only, time, peak, gemm))
     return rows
 
 
@@ -68,7 +74,15 @@ def _times(
     inputs = [torch.randn(shape, dtype=getattr(torch, dtype), device=device).requires_grad_() for _ in range(3)]
     is_small = batch * heads * tokens**2 <= _SLOW_MAPS
     ways = {name: way(name) for name in names if is_small or name == BASELINE or name.startswith("dropkey ")}
-    runs = {name: partial(_run, attend, inputs, drop_ratio, forward_only) for name, attend in ways.items()}
+    runs: dict[str, Callable[[], object]] = {
+        name: partial(_run, attend, inputs, drop_ratio, forward_only) for name, attend in ways.items()
+    }
+    ours = next((name for name in ways if name.startswith("dropkey ")), None)
+    if dtype != "float32" and ours is not None:
+        wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
+        runs[ours + _WIDE] = partial(_run, ways[ours], wide, drop_ratio, forward_only)
+    square = torch.randn(_GEMM_SIZE, _GEMM_SIZE, dtype=inputs[0].dtype, device=device)
+    runs[_GEMM] = lambda: square @ square
     return interleaved(runs, rounds)
 
 
@@ -81,9 +95,12 @@ def _run(attend: Way, inputs: Sequence[Tensor], drop_ratio: float, forward_only:
     torch.autograd.grad(out, inputs, torch.ones_like(out))
 
 
-def _row(name: str, shape: Shape, dtype: str, forward_only: bool, time: Times, peak: int | None) -> dict[str, Any]:
+def _row(
+    name: str, shape: Shape, dtype: str, forward_only: bool, time: Times, peak: int | None, gemm: float
+) -> dict[str, Any]:
     batch, heads, tokens, dim = shape
     flops = (4 if forward_only else 14) * batch * heads * tokens**2 * dim  # 2 and 5 more products, one of them again
+    rate = flops / time.median_ms / 1e6
     return {
         "way": name,
         "shape": list(shape),
@@ -93,6 +110,7 @@ def _row(name: str, shape: Shape, dtype: str, forward_only: bool, time: Times, p
         "p10_ms": round(time.low_ms, 4),
         "p90_ms": round(time.high_ms, 4),
         "ratio": round(time.ratio, 4),
-        "gflops": round(flops / time.median_ms / 1e6, 1),
+        "gflops": round(rate, 1),
+        "share_of_gemm": None if name.endswith(_WIDE) else round(rate / gemm, 3),
         "peak_mib": None if peak is None else round(peak / 2**20, 1),
     }

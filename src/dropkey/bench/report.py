@@ -32,9 +32,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as text: one block a shape and direction (or model), the baseline first."""
     blocks: dict[str, list[list[str]]] = {}
     for row in rows:
-        blocks.setdefault(_title(row), []).append(_cells(row))
-    header = ["way", "median ms", "p10 to p90", "ratio", "peak MiB"]
-    return "\n\n".join(f"{title}\n{text_table([header, *cells])}" for title, cells in blocks.items())
+        blocks.setdefault(_title(row), [_header(row)]).append(_cells(row))
+    return "\n\n".join(f"{title}\n{text_table(cells)}" for title, cells in blocks.items())
 
 
 def write(rows: Sequence[Mapping[str, Any]], command: str, file: Path) -> None:
@@ -76,16 +75,18 @@ def _title(row: Mapping[str, Any]) -> str:
     return f"(B, H, N, D) = {tuple(row['shape'])}, {row['dtype']}, {row['direction']}"
 
 
+def _header(row: Mapping[str, Any]) -> list[str]:
+    times = ["way", "median ms", "p10 to p90", "ratio"]
+    return times if "model" in row else [*times, "of gemm rate", "peak MiB"]
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    peak = row.get("peak_mib")
     spread = f"{row['p10_ms']:.4g} to {row['p90_ms']:.4g}"
-    return [
-        row["way"],
-        f"{row['median_ms']:.4g}",
-        spread,
-        f"{row['ratio']:.2f}",
-        "-" if peak is None else f"{peak:.1f}",
-    ]
+    times = [row["way"], f"{row['median_ms']:.4g}", spread, f"{row['ratio']:.2f}"]
+    if "model" in row:
+        return times
+    share, peak = row["share_of_gemm"], row["peak_mib"]
+    return [*times, "-" if share is None else f"{100 * share:.0f}%", "-" if peak is None else f"{peak:.1f}"]
 
 
 def _processor() -> str:
