@@ -18,7 +18,7 @@ constexpr int kVectors = 2;
 constexpr int rows_of_block(int) { return 6; }
 #endif
 
-constexpr long kPiece = 96;       // most cells along K in one sum
+constexpr long kPiece = 32;       // most cells along K in one sum
 constexpr long kShortPiece = 16;  // the same in small problems
 
 struct Operand {
