@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import yaml
 
 from dropkey.cli import main
@@ -44,6 +45,16 @@ def test_run_folder_is_complete(run):
     assert expected <= names
     assert any("events.out.tfevents" in name for name in names)
     assert not any(name.endswith(".part") for name in names)
+
+
+def test_model_kwargs(tmp_path):
+    command = ["train", *FAST, "--epochs", "1", "--warmup-epochs", "0", "--drop-ratio", "0.2"]
+    kwargs = "depth=3, embed_dim=32,qk_norm=true,pos_embed=learn"
+    assert main([*command, "--model-kwargs", kwargs, "--output", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["drop_ratios"] == pytest.approx([0.2, 0.1, 0.0])
+    model = timm.create_model("vit_mini_patch2_8", depth=3, embed_dim=32, qk_norm=True, num_classes=10)
+    assert summary["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_summary_agrees_with_metrics(run):

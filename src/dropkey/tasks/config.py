@@ -5,12 +5,29 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import yaml
+
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 from dropkey.schedules import Schedule, check_drop_ratio
 
-__all__ = ["TrainConfig", "build_re_attention", "build_regularizer", "check_ranges", "config_from", "option"]
+__all__ = [
+    "TrainConfig",
+    "build_re_attention",
+    "build_regularizer",
+    "check_ranges",
+    "config_from",
+    "option",
+    "parse_model_kwargs",
+]
+
+_SAID_ELSEWHERE = {
+    "num_classes": "known from the data",
+    "img_size": "an option of its own: --img-size",
+    "drop_path_rate": "an option of its own: --drop-path",
+    "pretrained": "an option of its own: --pretrained",
+}
 
 
 def option(
@@ -34,6 +51,7 @@ class TrainConfig:
     data: str = option("digits", "digits, fashion_mnist, cifar10, cifar100, imagenet, or folder")
     data_dir: str | None = option(None, "folder of the images; for --data folder: train/<class>/ and val/<class>/")
     model: str | None = option(None, "any timm model name; by default a small ViT that fits the images")
+    model_kwargs: str | None = option(None, "more for the model's constructor: depth=24,embed_dim=96")
     img_size: int | None = option(None, "side of the model's input in pixels; by default the model's own", at_least=1)
     pretrained: bool = option(False, "start from timm's pretrained weights (downloaded)")
     weights: str | None = option(None, "start from this local file (safetensors or torch; no code in it is run)")
@@ -91,6 +109,7 @@ class TrainConfig:
         check_ranges(self)
         build_regularizer(self)
         build_re_attention(self)
+        parse_model_kwargs(self.model_kwargs)
         if self.finetune_epochs > (self.epochs or math.inf):
             raise ArgumentError(f"--finetune-epochs {self.finetune_epochs} are more than --epochs {self.epochs}")
         if self.pretrained and self.weights:
@@ -119,6 +138,27 @@ def build_re_attention(config: TrainConfig) -> ReAttention | None:
     if not config.re_attention.isdecimal() or int(config.re_attention) < 1:
         raise ArgumentError(f"--re-attention takes all or a number of blocks, got {config.re_attention!r}")
     return ReAttention(last=int(config.re_attention))
+
+
+def parse_model_kwargs(text: str | None) -> dict[str, Any]:
+    """Read ``depth=24,embed_dim=96``: values are read as in YAML, so numbers, true and false, or else words."""
+    kwargs: dict[str, Any] = {}
+    for part in (text or "").split(",") if text else []:
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not sign or not name.isidentifier() or not value:
+            raise ArgumentError(f"--model-kwargs takes name=value with commas between, got {part.strip()!r}")
+        if name in _SAID_ELSEWHERE:
+            raise ArgumentError(f"--model-kwargs has {name}, which is {_SAID_ELSEWHERE[name]}")
+        kwargs[name] = _plain_value(value)
+    return kwargs
+
+
+def _plain_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def config_from(values: Mapping[str, Any]) -> TrainConfig:

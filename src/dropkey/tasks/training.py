@@ -23,7 +23,7 @@ from dropkey.data.sources import load_source
 from dropkey.errors import RunError
 from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
-from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer
+from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer, parse_model_kwargs
 from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
 from dropkey.tasks.curves import draw_curves
 from dropkey.tasks.failures import mendable_failures
@@ -76,6 +76,7 @@ def prepare(config: TrainConfig) -> Prepared:
         img_size=config.img_size,
         pretrained=config.pretrained,
         **({"drop_path_rate": config.drop_path} if config.drop_path else {}),
+        **parse_model_kwargs(config.model_kwargs),
     )
     image_format = image_format_of(network, config.img_size)
     config = dataclasses.replace(config, img_size=image_format.img_size)
