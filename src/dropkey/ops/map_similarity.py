@@ -47,8 +47,8 @@ def map_similarity(maps: Sequence[Tensor], num_pairs: int | None = None) -> Tens
 def similar_blocks(maps: Sequence[Tensor], threshold: float = 0.5, share: float = 0.9) -> list[bool]:
     """Return which blocks attend as the block before does: the measure of attention collapse.
 
-    Two maps are compared by the columns of each image, head and key: how much every query attends to that key. Heads are
-    compared in their order, as in the paper; two blocks that do the same with other heads do not count as similar.
+    Two maps are compared by the columns of each image, head and key: how much every query attends to that key. Heads
+    are compared in their order: two blocks that do the same with other heads do not count as similar.
 
     Args:
         maps: of each block, in order: (B, H, Nq, Nk), all of one shape.
