@@ -3,7 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ArgumentError", "BackendError", "DataError", "DropKeyError", "RunError", "SiteError", "did_you_mean"]
+__all__ = [
+    "ArgumentError",
+    "BackendError",
+    "DataError",
+    "DropKeyError",
+    "RunError",
+    "SiteError",
+    "did_you_mean",
+    "first_line",
+]
 
 
 class DropKeyError(Exception):
@@ -34,3 +43,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known words close to ``word``, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line that is not empty, or its name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

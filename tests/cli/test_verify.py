@@ -1,6 +1,33 @@
-"""``dropkey verify`` from the outside."""
+"""``dropkey verify`` from the outside, by every kind of name."""
 
+import re
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from dropkey.catalogue.timm import TIMM_FAMILIES
+from dropkey.catalogue.torch import TORCH_FAMILIES
+from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 from dropkey.cli import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "models.md"
+TRANSFORMERS = {family.name: family for family in TRANSFORMERS_FAMILIES}
+
+
+def shares(capsys, *command):
+    """The dropped share of every site, as the command prints it."""
+    code = main(["verify", *command, "--batch-size", "2"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "untouched, bit for bit" in out
+    return [float(share) for share in re.findall(r" 0\.3 +(\d\.\d{4}) .*drops as it should$", out, flags=re.MULTILINE)]
+
+
+def assert_about_a_third(dropped, num_sites):
+    assert len(dropped) == num_sites > 0
+    assert min(dropped) > 0.1
+    assert sum(dropped) / num_sites == pytest.approx(0.3, abs=0.06)
 
 
 def test_every_site_is_proved(capsys):
@@ -13,3 +40,112 @@ def test_every_site_is_proved(capsys):
 def test_image_size_reaches_the_model(capsys):
     assert main(["verify", "vit_mini_patch2_8", "--img-size", "12", "--pattern", "token"]) == 0
     assert "of 36 keys" in capsys.readouterr().out
+
+
+NAMES = {
+    "timm:vit_mini_patch2_8": 4,
+    "swin_t --img-size 32": 12,
+    "mobilevit --img-size 64": 9,  # transformers' types and classes
+    "transformers:PvtV2ForImageClassification --img-size 64": 8,
+    "nn.TransformerDecoder": 4,
+    "torch.nn.Transformer": 6,
+    "torch.nn:MultiheadAttention": 1,
+}
+
+
+@pytest.mark.parametrize(("command", "num_sites"), NAMES.items())
+def test_names_of_each_library(command, num_sites, capsys):
+    assert_about_a_third(shares(capsys, *command.split()), num_sites)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_sites"), {"ViT": 2, "SigLIP 2, vision": 3, "VideoMAE": 2, "YOLOS": 2, "DETR": 5}.items()
+)
+def test_a_folder_with_a_configuration(name, num_sites, tmp_path, capsys):
+    TRANSFORMERS[name].small().save_pretrained(tmp_path)
+    for weights in tmp_path.glob("*.safetensors"):
+        weights.unlink()
+    assert_about_a_third(shares(capsys, str(tmp_path), "--img-size", "64"), num_sites)
+
+
+def test_of_a_model_with_text_the_vision_model(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": {"hidden_size": 32, "image_size": 32, '
+        '"num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8}}'
+    )
+    assert main(["verify", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("CLIPVisionModel, untrained, on pixel_values (4, 3, 32, 32)\n")
+    assert out.count("drops as it should") == 3
+
+
+BAD_NAMES = {
+    "timm:vit_b_16": "no model 'vit_b_16' in timm; did you mean",
+    "vit_b_17": "did you mean 'vit_b_16'",
+    "ViTModle": "did you mean 'ViTModel'",
+    "nn.Transformers": "did you mean 'nn.Transformer'",
+    "ViTConfig": "no model 'ViTConfig' in timm, torchvision, transformers, torch.nn",
+    "torchvison:swin_t": "did you mean 'torchvision'",
+    "torchvision:swin3d_t --img-size 32": "no attention that dropkey knows in this SwinTransformer3d",
+    "transformers:mobilenet_v1 --img-size 32": "no attention that dropkey knows in this MobileNetV1Model",
+    "MobileViTV2Model --img-size 64": "linear attention: no softmax over keys",
+    "torchvision:vit_b_16 --img-size 33": "cannot build 'vit_b_16' for images of 33 pixels",
+    "transformers:levit --img-size 8": "does not run; try another --img-size",
+    "roc_bert": "takes input_ids, and dropkey verify makes images alone",
+    "VideoMAEForPreTraining": "takes bool_masked_pos, and dropkey verify makes images alone",
+    "nn.Transformer --img-size 8": "takes sequences: leave out --img-size",
+    "./nowhere": "no folder './nowhere'",
+}
+
+
+@pytest.mark.parametrize(("command", "named"), BAD_NAMES.items())
+def test_a_bad_name_is_one_line(command, named, capsys):
+    assert main(["verify", *command.split(), "--batch-size", "2"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("dropkey: ")
+    assert named in err
+
+
+def test_a_model_on_the_hub_without_a_network(monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert main(["verify", "someone/some-vit"]) == 2
+    assert "the model of that name on the hub cannot be had" in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_cached_needs_no_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    root = tmp_path / "models--someone--some-vit"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("abc")
+    TRANSFORMERS["ViT"].small().config.save_pretrained(root / "snapshots" / "abc")
+    assert_about_a_third(shares(capsys, "someone/some-vit"), 2)
+
+
+def test_a_configuration_without_a_type(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["verify", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# By default they take images of 1,024 pixels.
+LARGE_IMAGES = {"samvit_base_patch16": "256", "sam2_hiera_tiny": "256", "SamVisionModel": "256"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    TIMM_FAMILIES + TORCH_FAMILIES + TRANSFORMERS_FAMILIES,
+    ids=lambda family: f"{family.library}:{family.public}",
+)
+def test_every_model_of_the_docs_table(family, capsys):
+    cells = next(
+        line.split(" | ")
+        for line in PAGE.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| {family.name} | {family.library} | `{family.public}` |")
+    )
+    num_sites = sum(map(int, re.findall(r"\d+", cells[3])))
+    size = ["--img-size", LARGE_IMAGES[family.public]] if family.public in LARGE_IMAGES else []
+    assert_about_a_third(shares(capsys, f"{family.library}:{family.public}", *size), num_sites)

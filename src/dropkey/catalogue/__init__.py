@@ -1,4 +1,4 @@
 """One small model of every family that the adapters know: what the tests run and what the docs' table is made of.
 
-Nothing else imports this folder; its files import the libraries they are about.
+`dropkey verify` builds models by name here. The files import the libraries they are about.
 """

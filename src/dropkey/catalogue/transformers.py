@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
-from dropkey.catalogue.family import Family, images
+from dropkey.catalogue.family import Family
+from dropkey.catalogue.pixels import pixels_for
 
 __all__ = ["TRANSFORMERS_FAMILIES", "TRANSFORMERS_WITHOUT_KEYS"]
 
@@ -59,7 +59,7 @@ def _family(
     model: str,
     config: str,
     arguments: dict[str, Any],
-    inputs: Callable[[], dict[str, Any]] | None = None,
+    img_size: int = 32,
     full: dict[str, Any] | None = None,
 ) -> Family:
     """Describe a family; ``full`` is what its default configuration would look up on the hub."""
@@ -69,43 +69,24 @@ def _family(
         model,
         full=lambda: _build(model, config, full or {}),
         small=lambda: _build(model, config, arguments),
-        inputs=inputs or partial(_pixels, 32),
+        inputs=lambda: pixels_for(
+            getattr(transformers, model), _configured(config, arguments), batch_size=2, img_size=img_size
+        ),
     )
 
 
 def _build(model: str, config: str, arguments: dict[str, Any]) -> nn.Module:
-    values = {key: value() if callable(value) else value for key, value in arguments.items()}
-    built: nn.Module = getattr(transformers, model)(_config(config)(**values))
+    built: nn.Module = getattr(transformers, model)(_configured(config, arguments))
     return built
+
+
+def _configured(config: str, arguments: dict[str, Any]) -> Any:
+    return _config(config)(**{key: value() if callable(value) else value for key, value in arguments.items()})
 
 
 def _config(name: str) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(transformers, name)
     return found
-
-
-def _pixels(size: int) -> dict[str, Tensor]:
-    return {"pixel_values": images(size)}
-
-
-def _video(frames: int) -> dict[str, Tensor]:
-    return {"pixel_values": images(32, batch=2 * frames).unflatten(0, (2, frames))}  # type: ignore[no-untyped-call]
-
-
-def _padded() -> dict[str, Tensor]:
-    """Two images of which the second fills the left half only."""
-    pixel_mask = torch.ones(2, 64, 64, dtype=torch.long)
-    pixel_mask[1, :, 32:] = 0
-    return {"pixel_values": images(64), "pixel_mask": pixel_mask}
-
-
-def _patches() -> dict[str, Tensor]:
-    """What SigLIP 2 takes: patches of images of any shape, the second of them padded."""
-    attention_mask = torch.ones(2, 16, dtype=torch.long)
-    attention_mask[1, 12:] = 0
-    patches = images(32).unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1).reshape(2, 16, 192)
-    shapes = torch.tensor([[4, 4], [3, 4]])
-    return {"pixel_values": patches, "pixel_attention_mask": attention_mask, "spatial_shapes": shapes}
 
 
 def _backbone(stages: int) -> dict[str, Any]:
@@ -156,7 +137,6 @@ TRANSFORMERS_FAMILIES = [
         "Siglip2VisionModel",
         "Siglip2VisionConfig",
         {key: value for key, value in _VIT.items() if key != "image_size"} | {"num_patches": 16},
-        _patches,
     ),
     _family("BEiT", "BeitForImageClassification", "BeitConfig", {**_VIT, "use_relative_position_bias": True}),
     _family(
@@ -207,21 +187,18 @@ TRANSFORMERS_FAMILIES = [
         "VideoMAEForVideoClassification",
         "VideoMAEConfig",
         {**_VIT, "num_frames": 4},
-        partial(_video, 4),
     ),
     _family(
         "ViViT",
         "VivitForVideoClassification",
         "VivitConfig",
         {**_VIT, "num_frames": 4, "tubelet_size": [2, 8, 8]},
-        partial(_video, 4),
     ),
     _family(
         "TimeSformer",
         "TimesformerForVideoClassification",
         "TimesformerConfig",
         {**_VIT, "num_frames": 2},
-        partial(_video, 2),
     ),
     _family(
         "SAM, vision",
@@ -238,10 +215,8 @@ TRANSFORMERS_FAMILIES = [
     _family(
         "PVT v2", "PvtV2ForImageClassification", "PvtV2Config", {**_PVT, "sr_ratios": [2, 1], "patch_sizes": [7, 3]}
     ),
-    _family("SegFormer", "SegformerForImageClassification", "SegformerConfig", _PYRAMID, partial(_pixels, 64)),
-    _family(
-        "GLPN", "GLPNForDepthEstimation", "GLPNConfig", {**_PYRAMID, "decoder_hidden_size": 8}, partial(_pixels, 64)
-    ),
+    _family("SegFormer", "SegformerForImageClassification", "SegformerConfig", _PYRAMID, 64),
+    _family("GLPN", "GLPNForDepthEstimation", "GLPNConfig", {**_PYRAMID, "decoder_hidden_size": 8}, 64),
     _family(
         "LeViT",
         "LevitForImageClassification",
@@ -253,39 +228,37 @@ TRANSFORMERS_FAMILIES = [
             "depths": [1, 1, 1],
             "key_dim": [8, 8, 8],
         },
-        partial(_pixels, 64),
+        64,
     ),
     _family(
         "Hiera",
         "HieraForImageClassification",
         "HieraConfig",
         {"embed_dim": 16, "image_size": [64, 64], "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
-        partial(_pixels, 64),
+        64,
     ),
     _family(
         "MobileViT",
         "MobileViTForImageClassification",
         "MobileViTConfig",
         {"image_size": 64, "hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 8]},
-        partial(_pixels, 64),
+        64,
     ),
     _family(
         "CvT",
         "CvtForImageClassification",
         "CvtConfig",
         {"embed_dim": [8, 16, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 2]},
-        partial(_pixels, 64),
+        64,
     ),
-    _family("DETR", "DetrForObjectDetection", "DetrConfig", _DETR, _padded, _backbone(1)),
-    _family(
-        "Conditional DETR", "ConditionalDetrForObjectDetection", "ConditionalDetrConfig", _DETR, _padded, _backbone(1)
-    ),
+    _family("DETR", "DetrForObjectDetection", "DetrConfig", _DETR, 64, _backbone(1)),
+    _family("Conditional DETR", "ConditionalDetrForObjectDetection", "ConditionalDetrConfig", _DETR, 64, _backbone(1)),
     _family(
         "DAB-DETR",
         "DabDetrForObjectDetection",
         "DabDetrConfig",
         {**{k: v for k, v in _DETR.items() if k != "d_model"}, "hidden_size": 32},
-        _padded,
+        64,
         _backbone(1),
     ),
     _family(
@@ -293,7 +266,7 @@ TRANSFORMERS_FAMILIES = [
         "TableTransformerForObjectDetection",
         "TableTransformerConfig",
         _DETR,
-        _padded,
+        64,
         _backbone(1),
     ),
     _family(
@@ -301,12 +274,12 @@ TRANSFORMERS_FAMILIES = [
         "DeformableDetrForObjectDetection",
         "DeformableDetrConfig",
         {**_LAYERS, **_backbone(3), "dropout": 0.0},
-        _padded,
+        64,
         _backbone(3),
     ),
-    _family("RT-DETR", "RTDetrForObjectDetection", "RTDetrConfig", _real_time(), partial(_pixels, 64)),
-    _family("RT-DETR v2", "RTDetrV2ForObjectDetection", "RTDetrV2Config", _real_time(), partial(_pixels, 64)),
-    _family("D-FINE", "DFineForObjectDetection", "DFineConfig", _real_time(), partial(_pixels, 64)),
+    _family("RT-DETR", "RTDetrForObjectDetection", "RTDetrConfig", _real_time(), 64),
+    _family("RT-DETR v2", "RTDetrV2ForObjectDetection", "RTDetrV2Config", _real_time(), 64),
+    _family("D-FINE", "DFineForObjectDetection", "DFineConfig", _real_time(), 64),
 ]
 
 # What they call attention has no keys: apply refuses these models and says why.
@@ -316,6 +289,6 @@ TRANSFORMERS_WITHOUT_KEYS = [
         "MobileViTV2ForImageClassification",
         "MobileViTV2Config",
         {"image_size": 64, "width_multiplier": 0.5},
-        partial(_pixels, 64),
+        64,
     ),
 ]

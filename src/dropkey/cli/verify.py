@@ -3,14 +3,23 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser, add_fields, values_of
-from dropkey.tasks.config import TrainConfig, check_ranges, option
+from dropkey.errors import ArgumentError, RunError, first_line
+from dropkey.tasks.config import TrainConfig, build_regularizer, check_ranges, option
 
 __all__ = ["VerifyConfig", "run"]
 
+if TYPE_CHECKING:
+    from dropkey.catalogue.family import Trial
+
 _DESCRIPTION = "List the attention of a model and prove that DropKey acts on each site, in training only."
+_NAME = (
+    "model of timm, torchvision, transformers (vit, ViTModel) or torch.nn (nn.Transformer), with the library in front "
+    "to choose one (torchvision:vit_b_16); folder with transformers' config.json; model on the hub; folder of a run"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +31,8 @@ class VerifyConfig:
     schedule: str = option("constant", "drop ratio over depth; constant tries every block")
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
-    batch_size: int = option(4, "random images in the trial", at_least=1)
-    seed: int = option(0, "seed of the images and masks", at_least=0)
+    batch_size: int = option(4, "images or videos in the trial", at_least=1)
+    seed: int = option(0, "seed of the weights and masks", at_least=0)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -32,46 +41,64 @@ class VerifyConfig:
 def run(arguments: Sequence[str]) -> int:
     """Apply DropKey to an untrained model of that name, and print the sites and what was proved of each."""
     parser = Parser("dropkey verify", _DESCRIPTION)
-    parser.add_argument("name", type=str, help="timm model name, or the folder of a run: its model")
+    parser.add_argument("name", type=str, help=_NAME)
     add_fields(parser, VerifyConfig)
     options = parser.read(arguments)
     config = VerifyConfig(**values_of(VerifyConfig, options))
-    train_config = _train_config(options["name"], config)
-
-    import torch
+    regularizer = build_regularizer(_train_config(config))
+    assert regularizer is not None
 
     from dropkey.adapters.handle import apply
+    from dropkey.catalogue.by_name import build
     from dropkey.data.seeds import seed_all
-    from dropkey.tasks.config import build_regularizer
-    from dropkey.tasks.networks import build_network, image_format_of
 
+    name, img_size = _model_of(options["name"], config.img_size)
     seed_all(config.seed, "verify")
-    assert train_config.model is not None
-    network = build_network(train_config.model, num_classes=10, img_size=train_config.img_size)
-    regularizer = build_regularizer(train_config)
-    assert regularizer is not None
-    handle = apply(network, regularizer)
-    size = image_format_of(network, train_config.img_size).img_size
-    print(handle, end="\n\n")
-    print(handle.verify(torch.randn(config.batch_size, 3, size, size)))
+    trial = build(name, img_size, config.batch_size)
+    _check_it_runs(trial)
+    handle = apply(trial.model, regularizer)
+    positional, keyword = trial.arguments()
+    print(trial, handle, sep="\n", end="\n\n")
+    print(handle.verify(*positional, **keyword))
     return DONE
 
 
-def _train_config(name: str, config: VerifyConfig) -> TrainConfig:
-    """The options of a run of that name, with ours in place."""
-    model, img_size = name, config.img_size
-    if Path(name).is_dir():
-        from dropkey.tasks.run_folder import RunFolder
-
-        saved = RunFolder(Path(name)).read_config()
-        model, img_size = saved.model or name, config.img_size or saved.img_size
+def _train_config(config: VerifyConfig) -> TrainConfig:
+    """The options of a run that say what acts on attention."""
     return TrainConfig(
-        model=model,
-        img_size=img_size,
         drop_ratio=config.drop_ratio,
         schedule=config.schedule,
         pattern=config.pattern,
         window_size=config.window_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
     )
+
+
+def _model_of(name: str, img_size: int | None) -> tuple[str, int | None]:
+    """The model of a run folder and the size of its images; any other name as it is."""
+    folder = Path(name)
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return name, img_size
+    from dropkey.tasks.run_folder import RunFolder
+
+    run_folder = RunFolder(folder)
+    if not run_folder.holds_a_run:
+        raise RunError(f"{name} is no run folder and no model of transformers: it holds no config.yaml or config.json")
+    saved = run_folder.read_config()
+    assert saved.model is not None
+    return saved.model, img_size or saved.img_size
+
+
+def _check_it_runs(trial: "Trial") -> None:
+    """Raise an ArgumentError if the untouched model cannot take its inputs; one without sites is refused elsewhere."""
+    import torch
+
+    from dropkey.adapters.discover import attention_modules
+
+    if not attention_modules(trial.model):
+        return
+    positional, keyword = trial.arguments()
+    try:
+        with torch.no_grad():
+            trial.model.eval()(*positional, **keyword)
+    except Exception as error:
+        raise ArgumentError(f"{trial} does not run; try another --img-size: {first_line(error)}") from error
