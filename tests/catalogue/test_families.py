@@ -209,6 +209,7 @@ def check(family, kinds):
     handle = dropkey.apply(model, dropkey.DropKey(0.4, schedule="constant"))
     assert [site.kind for site in handle.sites] == kinds
     assert handle.unknown == []
+    assert list(model.state_dict()) == list(state)
     assert_same(run(model, family), untouched)
     positional, keyword = family.arguments()
     with ways_in() as ways:
@@ -217,6 +218,7 @@ def check(family, kinds):
     if not any(isinstance(module, torch.nn.MultiheadAttention) for module in modules):  # as it is asked for weights
         assert ways == set(map(way_in_table, modules))
     assert all(check.num_calls > 0 and check.dropped_share > 0 for check in verification.checks)
+    assert all(check.max_error < 1e-3 for check in verification.checks)  # compared: not NaN
     model.train()
     dropped = run(model, family)
     assert not all(torch.equal(a, b) for a, b in zip(dropped, untouched_training, strict=True))

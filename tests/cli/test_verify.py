@@ -1,6 +1,8 @@
 """``dropkey verify`` from the outside, by every kind of name."""
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -128,6 +130,21 @@ def test_a_configuration_without_a_type(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     assert main(["verify", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_transformers_the_other_libraries_are_known(monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
+    assert main(["verify", "detr"]) == 2
+    assert capsys.readouterr().err.endswith("; transformers is not installed\n")
+
+
+def test_transformers_is_named_where_it_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, "dropkey.catalogue.configured", raising=False)
+    monkeypatch.delattr("dropkey.catalogue.configured", raising=False)
+    assert main(["verify", "transformers:detr"]) == 2
+    assert "pip install 'dropkey[transformers]'" in capsys.readouterr().err
 
 
 # By default they take images of 1,024 pixels.

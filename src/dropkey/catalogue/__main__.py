@@ -63,6 +63,10 @@ module's own forward. A module that computes its softmax in Python keeps doing s
 "Left alone" is what is called attention and has no keys that could be dropped; `print(handle)` names each of these.
 Any other class can be added with `dropkey.register`; a model without sites is refused.
 
+`dropkey verify NAME` builds any of them untrained, by its name in this table (or with its library:
+`torchvision:swin_t`), and proves that DropKey acts on each site. Of transformers it also takes a model type (`detr`), a
+folder with a `config.json`, or a model on the hub; of a model that takes text too it builds the vision model.
+
 Words for sites: *self*; *window* (inside windows, whose masks are drawn apart); *cross*; *class* (the class token alone
 asks); *pool* (an attention pool); *outlook* (VOLO: the keys are the places of a window); and in models with a decoder
 *encoder self*, *decoder self*, *decoder cross*; for example
