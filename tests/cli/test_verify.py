@@ -92,7 +92,8 @@ BAD_NAMES = {
     "transformers:mobilenet_v1 --img-size 32": "no attention that dropkey knows in this MobileNetV1Model",
     "MobileViTV2Model --img-size 64": "linear attention: no softmax over keys",
     "torchvision:vit_b_16 --img-size 33": "cannot build 'vit_b_16' for images of 33 pixels",
-    "transformers:levit --img-size 8": "does not run; try another --img-size",
+    "transformers:levit --img-size 8": "does not run; try another --img-size or --batch-size",
+    "mobilevit --img-size 32 --batch-size 1": "does not run; try another --img-size or --batch-size",
     "roc_bert": "takes input_ids, and dropkey verify makes images alone",
     "VideoMAEForPreTraining": "takes bool_masked_pos, and dropkey verify makes images alone",
     "nn.Transformer --img-size 8": "takes sequences: leave out --img-size",
@@ -102,7 +103,7 @@ BAD_NAMES = {
 
 @pytest.mark.parametrize(("command", "named"), BAD_NAMES.items())
 def test_a_bad_name_is_one_line(command, named, capsys):
-    assert main(["verify", *command.split(), "--batch-size", "2"]) == 2
+    assert main(["verify", "--batch-size", "2", *command.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -147,8 +148,13 @@ def test_transformers_is_named_where_it_is_missing(monkeypatch, capsys):
     assert "pip install 'dropkey[transformers]'" in capsys.readouterr().err
 
 
-# By default they take images of 1,024 pixels.
-LARGE_IMAGES = {"samvit_base_patch16": "256", "sam2_hiera_tiny": "256", "SamVisionModel": "256"}
+# By default they take images of 768 or 1,024 pixels.
+LARGE_IMAGES = {
+    "samvit_base_patch16": "256",
+    "sam2_hiera_tiny": "256",
+    "gemma4_vit_167m": "192",
+    "SamVisionModel": "256",
+}
 
 
 @pytest.mark.slow

@@ -99,6 +99,8 @@ def _check_it_runs(trial: "Trial") -> None:
     positional, keyword = trial.arguments()
     try:
         with torch.no_grad():
-            trial.model.eval()(*positional, **keyword)
+            for training in (True, False):
+                trial.model.train(training)(*positional, **keyword)
     except Exception as error:
-        raise ArgumentError(f"{trial} does not run; try another --img-size: {first_line(error)}") from error
+        remedy = "try another --img-size or --batch-size"
+        raise ArgumentError(f"{trial} does not run; {remedy}: {first_line(error)}") from error
