@@ -178,3 +178,12 @@ def test_every_model_of_timm_and_torch_in_the_docs_table(family, capsys):
     num_sites = sum(map(int, re.findall(r"\d+", cells[3])))
     size = ["--img-size", SMALLER_IMAGES[family.public]] if family.public in SMALLER_IMAGES else []
     assert_about_a_third(shares(capsys, f"{family.library}:{family.public}", *size), num_sites)
+
+
+def test_a_run_folder_stands_for_its_model(tmp_path, capsys):
+    config = "model: vit_mini_patch2_8\nmodel_kwargs: depth=3\nimg_size: 12\n"
+    (tmp_path / "config.yaml").write_text(config)
+    assert main(["verify", str(tmp_path), "--pattern", "token"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("drops as it should") == 3
+    assert "of 36 keys" in out

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dropkey.catalogue.family import Trial, images
 from dropkey.errors import ArgumentError, did_you_mean, first_line
 
-__all__ = ["build"]
+__all__ = ["build", "build_timm"]
 
 
 class _Library(NamedTuple):
@@ -52,16 +52,20 @@ def build(name: str, img_size: int | None, batch_size: int) -> Trial:
     raise ArgumentError(f"no model {short!r} in {library or ', '.join(asked)}{near}{absent}")
 
 
+def build_timm(name: str, img_size: int | None, batch_size: int, **kwargs: Any) -> Trial:
+    """Build a timm model; ``kwargs`` are more for its constructor."""
+    from dropkey.tasks.networks import build_network, image_format_of
+
+    network = build_network(name, num_classes=10, img_size=img_size, **kwargs)
+    return Trial(network, {"": images(image_format_of(network, img_size).img_size, batch_size)})
+
+
 def _timm() -> _Library:
     import timm
 
-    from dropkey.tasks.networks import build_network, image_format_of
+    import dropkey.models  # noqa: F401  registers our models with timm
 
-    def create(name: str, img_size: int | None, batch_size: int) -> Trial:
-        network = build_network(name, num_classes=10, img_size=img_size)
-        return Trial(network, {"": images(image_format_of(network, img_size).img_size, batch_size)})
-
-    return _Library(timm.is_model, timm.list_models, create)
+    return _Library(timm.is_model, timm.list_models, build_timm)
 
 
 def _torchvision() -> _Library:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser, add_fields, values_of
 from dropkey.errors import ArgumentError, RunError, first_line
-from dropkey.tasks.config import TrainConfig, build_regularizer, check_ranges, option
+from dropkey.tasks.config import TrainConfig, build_regularizer, check_ranges, option, parse_model_kwargs
 
 __all__ = ["VerifyConfig", "run"]
 
@@ -49,12 +49,10 @@ def run(arguments: Sequence[str]) -> int:
     assert regularizer is not None
 
     from dropkey.adapters.handle import apply
-    from dropkey.catalogue.by_name import build
     from dropkey.data.seeds import seed_all
 
-    name, img_size = _model_of(options["name"], config.img_size)
     seed_all(config.seed, "verify")
-    trial = build(name, img_size, config.batch_size)
+    trial = _trial(options["name"], config)
     _check_it_runs(trial)
     handle = apply(trial.model, regularizer)
     positional, keyword = trial.arguments()
@@ -73,11 +71,13 @@ def _train_config(config: VerifyConfig) -> TrainConfig:
     )
 
 
-def _model_of(name: str, img_size: int | None) -> tuple[str, int | None]:
-    """The model of a run folder and the size of its images; any other name as it is."""
+def _trial(name: str, config: VerifyConfig) -> "Trial":
+    """The model of a run folder, or of any other name, and its inputs."""
+    from dropkey.catalogue import by_name
+
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
-        return name, img_size
+        return by_name.build(name, config.img_size, config.batch_size)
     from dropkey.tasks.run_folder import RunFolder
 
     run_folder = RunFolder(folder)
@@ -85,7 +85,8 @@ def _model_of(name: str, img_size: int | None) -> tuple[str, int | None]:
         raise RunError(f"{name} is no run folder and no model of transformers: it holds no config.yaml or config.json")
     saved = run_folder.read_config()
     assert saved.model is not None
-    return saved.model, img_size or saved.img_size
+    kwargs = parse_model_kwargs(saved.model_kwargs)
+    return by_name.build_timm(saved.model, config.img_size or saved.img_size, config.batch_size, **kwargs)
 
 
 def _check_it_runs(trial: "Trial") -> None:
