@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from dropkey.errors import DropKeyError, RunError
+from dropkey.errors import DropKeyError, RunError, first_line
 
 __all__ = ["mendable_failures"]
 
@@ -33,7 +33,7 @@ def mendable_failures() -> Iterator[None]:
             raise
         raise RunError(remedy) from error
     except MisconfigurationException as error:
-        raise RunError(f"this machine cannot run it so: {_first_line(error)}") from error
+        raise RunError(f"this machine cannot run it so: {first_line(error)}") from error
 
 
 def remedy_for(error: BaseException) -> str | None:
@@ -42,8 +42,3 @@ def remedy_for(error: BaseException) -> str | None:
         return _REMEDIES["out of memory"]
     text = str(error)
     return next((remedy for sign, remedy in _REMEDIES.items() if sign in text), None)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -9,7 +9,7 @@ from torch import nn
 
 import dropkey.models  # noqa: F401  registers our models with timm
 from dropkey.data.augmentation import ImageFormat
-from dropkey.errors import ArgumentError, DropKeyError, RunError, did_you_mean
+from dropkey.errors import ArgumentError, DropKeyError, RunError, did_you_mean, first_line
 
 __all__ = ["build_network", "check_model_name", "image_format_of"]
 
@@ -46,14 +46,14 @@ def build_network(name: str, num_classes: int, *, img_size: int | None = None, *
     except TypeError as error:
         if "img_size" in str(error):  # convolutions and the like: any size will do
             return build_network(name, num_classes, **kwargs)
-        raise ArgumentError(f"cannot build the model {name!r}: {_one_line(error)}") from error
+        raise ArgumentError(f"cannot build the model {name!r}: {first_line(error)}") from error
     except Exception as error:
         if kwargs.get("pretrained"):
             raise RunError(
-                f"cannot get pretrained weights for {name!r} ({_one_line(error)}): without a network, leave out "
+                f"cannot get pretrained weights for {name!r} ({first_line(error)}): without a network, leave out "
                 "--pretrained"
             ) from error
-        raise ArgumentError(f"cannot build {name!r} for images of {img_size} pixels: {_one_line(error)}") from error
+        raise ArgumentError(f"cannot build {name!r} for images of {img_size} pixels: {first_line(error)}") from error
 
 
 def image_format_of(network: nn.Module, img_size: int | None) -> ImageFormat:
@@ -78,8 +78,3 @@ def _check_whole_patches(name: str, network: nn.Module, img_size: int | None) ->
         return
     if any(img_size % side for side in patch_size):
         raise ArgumentError(f"--img-size {img_size} is no multiple of the patches of {patch_size[0]} of {name!r}")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__

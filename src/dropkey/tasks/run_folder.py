@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from dropkey.errors import RunError
+from dropkey.errors import RunError, first_line
 from dropkey.tasks.config import TrainConfig, config_from
 
 __all__ = ["RunFolder", "fresh_run_folder"]
@@ -56,7 +56,7 @@ class RunFolder:
         except FileNotFoundError:
             raise RunError(f"{self.root} is no run folder: it holds no config.yaml") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunError(f"cannot read {self.config_file}: {str(error).splitlines()[0]}") from None
+            raise RunError(f"cannot read {self.config_file}: {first_line(error)}") from None
         if not isinstance(values, dict):
             raise RunError(f"{self.config_file} holds no options")
         return config_from(values)
