@@ -19,7 +19,7 @@ from dropkey.errors import ArgumentError, RunError
 from dropkey.tasks.config import TrainConfig
 from dropkey.tasks.interruption import Interrupted
 from dropkey.tasks.run_folder import RunFolder, write_atomically
-from dropkey.tasks.training import prepare, train
+from dropkey.tasks.training import check_processes, prepare, train
 
 __all__ = ["Arm", "Comparison", "Result", "run_once"]
 
@@ -135,6 +135,7 @@ class Comparison:
 def run_once(config: TrainConfig, root: Path) -> dict[str, Any]:
     """Train one run in its folder, going on where it was interrupted, and return its summary."""
     folder = RunFolder(root)
+    check_processes(config)
     prepared = prepare(config)
     folder.make()
     folder.write_config(dataclasses.replace(prepared.config, output=str(root)))

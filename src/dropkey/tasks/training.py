@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from dropkey.adapters.handle import Handle, apply
@@ -20,7 +22,7 @@ from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
 from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
-from dropkey.errors import RunError
+from dropkey.errors import ArgumentError, RunError
 from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
 from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer, parse_model_kwargs
@@ -32,9 +34,10 @@ from dropkey.tasks.networks import build_network, check_model_name, image_format
 from dropkey.tasks.recipes import filled, with_recipe
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder
+from dropkey.tasks.sharding import ShardedClassification, sharding
 from dropkey.tasks.weights import load_weights
 
-__all__ = ["Prepared", "prepare", "resolve", "train"]
+__all__ = ["Prepared", "check_processes", "prepare", "resolve", "train"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: A
     config = prepared.config
     record = EpochRecord(folder, lambda row: say(row_line(row, filled(config.epochs))))
     checkpoints = Checkpoints(folder, record, config.save_seconds)
-    module = Classification(prepared.network, config, prepared.source.classes, prepared.handle)
+    task = ShardedClassification if config.strategy == "fsdp" else Classification
+    module = task(prepared.network, config, prepared.source.classes, prepared.handle)
     threads = config.threads or (1 if _is_tiny(prepared.network) else None)
     with quiet_libraries(), mendable_failures(), _threads(threads):
         trainer = _trainer(
@@ -184,13 +188,28 @@ class _Events(TensorBoardLogger):
         self.experiment.flush()
 
 
+def check_processes(config: TrainConfig) -> None:
+    """Raise an ArgumentError if a run is to be sharded and has one process."""
+    if config.strategy == "fsdp" and math.prod(_world(config)) == 1:
+        raise ArgumentError(
+            "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "
+            "or --devices 2"
+        )
+
+
+def _strategy(config: TrainConfig, world_size: int) -> str | Strategy:
+    if config.strategy == "fsdp":
+        return sharding(world_size)
+    return "ddp" if world_size > 1 else "auto"
+
+
 def _trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=devices,
         num_nodes=num_nodes,
-        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        strategy=_strategy(config, devices * num_nodes),
         precision=config.precision,
         callbacks=[*callbacks, *progress_bars()],
         accumulate_grad_batches=config.accumulate,
