@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
-from dropkey.adapters.handle import Handle, apply
+from dropkey.adapters.handle import Handle, SiteInfo, apply
 from dropkey.data.augmentation import Augmentation
 from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
@@ -240,11 +240,16 @@ def _summary(config: TrainConfig, record: EpochRecord, module: Classification) -
         "images_per_second": round(record.num_images / record.step_seconds, 1),
         "num_parameters": sum(parameter.numel() for parameter in module.network.parameters()),
         "drop_ratios": [] if module.handle is None else module.handle.drop_ratios,
+        "sites": [] if module.handle is None else [_site(site) for site in module.handle.sites],
         "seed": config.seed,
         "model": config.model,
         "data": config.data,
         "regularizer": config.regularizer,
     }
+
+
+def _site(site: SiteInfo) -> dict[str, Any]:
+    return {"name": site.name, "block": site.block_index, "drop_ratio": site.drop_ratio}
 
 
 def _title(config: TrainConfig) -> str:
