@@ -17,12 +17,15 @@ from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from dropkey.adapters.handle import Handle, SiteInfo, apply
-from dropkey.data.augmentation import Augmentation
+from dropkey.adapters.maps import attention_maps
+from dropkey.data.augmentation import Augmentation, ImageFormat
 from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
 from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
 from dropkey.errors import ArgumentError, RunError
+from dropkey.ops.map_similarity import map_similarity
+from dropkey.regularizers import DropKey
 from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
 from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer, parse_model_kwargs
@@ -89,10 +92,23 @@ def prepare(config: TrainConfig) -> Prepared:
         notes = [*notes, str(apply(network, re_attention))]
     regularizer = build_regularizer(config)
     handle = None if regularizer is None else apply(network, regularizer)
+    if config.map_similarity_loss:
+        _listen(network, image_format, handle)
     data = ImageData(
         source, image_format, _augmentation(config, source), filled(config.batch_size), config.seed, config.workers or 0
     )
     return Prepared(config, source, data, network, handle, notes)
+
+
+def _listen(network: nn.Module, image_format: ImageFormat, handle: Handle | None) -> None:
+    """See to it that the maps of a network can be compared, or raise a DropKeyError that says why not."""
+    if handle is None:
+        apply(network, DropKey(0.0)).disable()
+    image = torch.zeros(1, 3, image_format.img_size, image_format.img_size)
+    with torch.no_grad(), attention_maps(network.eval()) as maps:
+        network(image)
+    map_similarity(maps)
+    network.train()
 
 
 def _augmentation(config: TrainConfig, source: ImageSource) -> Augmentation:
