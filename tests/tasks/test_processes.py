@@ -92,6 +92,18 @@ def test_stopped_by_sigterm(alone, tmp_path):
     assert result(root) == result(alone)
 
 
+def test_stopped_by_ctrl_c_with_processes_that_read_images(alone, tmp_path):
+    root = tmp_path / "run"
+    process = start(root, "--workers", "2")
+    wait_for(root / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGINT)  # to the readers too, as a terminal does
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    finish(start(root, "--resume"))
+    assert result(root) == result(alone)
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs") / "together"
