@@ -24,6 +24,7 @@ def image_tree(root, classes=("cat", "dog"), per_class=3, size=8):
     return root
 
 
+SWIN = ["--model", "swin_tiny_patch4_window7_224", "--regularizer", "none"]
 BAD_OPTIONS = {
     "no such subcommand": (["trian"], "did you mean 'train'"),
     "no such option": (["train", "--drop-ration", "0.1"], "did you mean '--drop-ratio'"),
@@ -62,6 +63,11 @@ BAD_OPTIONS = {
     "imagenet without a folder": (["train", "--data", "imagenet"], "--data-dir"),
     "imagenet that is not there": (["train", "--data", "imagenet", "--data-dir", "."], "image-net.org"),
     "unknown precision": (["train", "--precision", "64"], "precision"),
+    "shards in one process": (["train", "--strategy", "fsdp"], "--strategy fsdp shards over processes"),
+    "average of shards": (["train", "--strategy", "fsdp", "--ema", "0.9"], "--ema averages whole models"),
+    "scaled gradients of shards": (["train", "--strategy", "fsdp", "--precision", "16-mixed"], "takes bf16-mixed"),
+    "alike maps of windows": (["train", *SWIN, "--map-similarity-loss", "0.1"], "this SwinTransformer has none"),
+    "negative weight": (["train", "--map-similarity-loss", "-1"], "--map-similarity-loss must be 0 or more"),
     "evaluate nothing": (["evaluate"], "name"),
     "evaluate a folder that is no run": (["evaluate", "."], "no run folder"),
     "compare without a seed": (["compare", "--seeds", "0"], "--seeds must be 1 or more"),

@@ -66,6 +66,7 @@ def test_summary_agrees_with_metrics(run):
     gap = summary["final_train_accuracy"] - summary["final_val_accuracy"]
     assert summary["generalization_gap"] == pytest.approx(gap, abs=1e-6)
     assert summary["drop_ratios"] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    assert [site["drop_ratio"] for site in summary["sites"]] == summary["drop_ratios"]
     assert summary["epochs"] == 2
     assert summary["seed"] == 0
     assert summary["num_parameters"] > 0

@@ -107,6 +107,16 @@ def test_page_is_self_contained(root):
     assert "nan" not in re.sub(r"<style>.*</style>", "", text)
 
 
+def test_page_gives_ratios_by_site_and_block(root):
+    page = (root / "report.html").read_text()
+    sites = summaries(root, "dropkey-drop-ratio=0.3")[0]["sites"]
+    assert [(site["name"], site["block"]) for site in sites] == [(f"blocks.{block}.attn", block) for block in range(4)]
+    for name, block, ratio in [("blocks.0.attn", 0, "0.3"), ("blocks.1.attn", 1, "0.2"), ("blocks.3.attn", 3, "0")]:
+        row = f"<td>dropkey:drop-ratio=0.3</td><td>{name}</td><td>{block}</td><td>{ratio}</td>"
+        assert row in page
+    assert "<td>none</td><td>" not in page
+
+
 def test_names_are_escaped():
     line = Line("<script>alert(1)</script>", 0, [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])
     svg = line_chart([line], "<x>", 1, title='"><script>')

@@ -20,6 +20,9 @@ OPTIONS = ["--epochs", "4", "--warmup-epochs", "1", "--drop-ratio", "0.3", "--sa
 
 HALF = ["--batch-size", "32"]  # of each of two processes: together the same images a step as one process takes
 
+# Two blocks with batch norm, so that there are statistics beside the shards.
+SHARDED = ["--strategy", "fsdp", "--clip-grad", "0.5", "--accumulate", "2", "--re-attention", "2"]
+
 
 def result(root):
     rows = list(csv.DictReader((root / "metrics.csv").read_text().splitlines()))
@@ -89,6 +92,18 @@ def test_stopped_by_sigterm(alone, tmp_path):
     assert result(root) == result(alone)
 
 
+def test_stopped_by_ctrl_c_with_processes_that_read_images(alone, tmp_path):
+    root = tmp_path / "run"
+    process = start(root, "--workers", "2")
+    wait_for(root / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGINT)  # to the readers too, as a terminal does
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    finish(start(root, "--resume"))
+    assert result(root) == result(alone)
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs") / "together"
@@ -117,6 +132,38 @@ def test_two_processes_killed_and_resumed(together, tmp_path):
 def test_two_processes_started_by_one_command(tmp_path):
     finish(start(tmp_path / "run", "--devices", "2", "--epochs", "1", "--warmup-epochs", "0"))
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs") / "sharded"
+    out = finish(start(root, *HALF, *SHARDED, processes=2))
+    assert out.count("blocks.0.attn") == 1
+    assert "Warning" not in out
+    return root
+
+
+def test_shards_learn_as_copies_do(sharded, tmp_path):
+    finish(start(tmp_path / "run", *HALF, *SHARDED, "--strategy", "ddp", processes=2))
+    (*shards, summary), (*copies, other) = result(sharded), result(tmp_path / "run")
+    for name in ("train_loss", "val_loss"):
+        assert [float(row[name]) for row in shards] == pytest.approx([float(row[name]) for row in copies], rel=1e-3)
+    assert summary["num_parameters"] == other["num_parameters"]
+
+
+def test_shards_killed_and_resumed_and_evaluated_in_one_process(sharded, tmp_path):
+    root = tmp_path / "run"
+    process = start(root, *HALF, *SHARDED, processes=2)
+    wait_for(root / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finish(start(root, "--resume", processes=2))
+    assert result(root) == result(sharded)
+    evaluate = [sys.executable, "-m", "dropkey", "evaluate", str(root)]
+    done = subprocess.run(evaluate, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((root / "evaluation.json").read_text())["accuracy"]
+    assert accuracy == pytest.approx(result(root)[-1]["final_val_accuracy"], abs=1e-6)
 
 
 def test_compared_in_several_processes_or_in_one(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dropkey.cli import main
+from dropkey.tasks import classification
 from dropkey.tasks.checkpoints import Checkpoints, read_checkpoint
 from dropkey.tasks.config import TrainConfig
 from dropkey.tasks.recipes import with_recipe
@@ -29,12 +30,17 @@ OPTIONS = {
     "ema": "0.5",
     "precision": "bf16-mixed",
     "re-attention": "2",
+    "map-similarity-loss": "1.0",
 }
 
 
-def val_losses(root):
+def column(root, name):
     rows = csv.DictReader((root / "metrics.csv").read_text().splitlines())
-    return [row["val_loss"] for row in rows]
+    return [row[name] for row in rows]
+
+
+def val_losses(root):
+    return column(root, "val_loss")
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +112,22 @@ def test_summary_of_an_average_is_of_the_average(tmp_path):
     assert main([*PLAIN, "--ema", "0.99", "--output", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["final_val_accuracy"] < 0.5  # the average hardly moves in six steps
+
+
+@pytest.mark.parametrize("options", [[], ["--regularizer", "none"], ["--re-attention", "all"]])
+def test_maps_grow_less_alike_under_the_loss_on_them(options, tmp_path):
+    similarities = []
+    for weight in ("1e-9", "3"):
+        root = tmp_path / weight
+        command = [*PLAIN, "--epochs", "3", "--lr", "1e-2", "--map-similarity-loss", weight, *options]
+        assert main([*command, "--output", str(root)]) == 0
+        similarities.append([float(value) for value in column(root, "map_similarity")])
+    (*_, alone), (*_, with_loss) = similarities
+    assert with_loss < alone - 0.3
+
+
+def test_without_weight_nobody_listens(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "attention_maps", None)
+    assert main([*PLAIN, "--map-similarity-loss", "0", "--output", str(tmp_path / "run")]) == 0
+    assert val_losses(tmp_path / "run") == plain
+    assert "map_similarity" not in (tmp_path / "run" / "metrics.csv").read_text()

@@ -119,6 +119,7 @@ class Site:
     mix: MixSlot | None = None
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     records: list[Record] | None = None
+    maps: list[Tensor] | None = None  # of its attention calls, with their gradients, while somebody listens: maps.py
 
     def slots(self) -> list[Slot]:
         """Return the filled slots."""
@@ -129,17 +130,17 @@ class Site:
         return [slot for slot in (self.drop, self.dropout) if slot is not None]
 
     def acts(self, training: bool) -> bool:
-        """Say whether any slot changes a forward pass of the module in this mode."""
-        return any(slot.acts(training) for slot in self.slots())
+        """Say whether any slot changes a forward pass of the module in this mode, or somebody wants its maps."""
+        return self.maps is not None or any(slot.acts(training) for slot in self.slots())
 
     def select_keys(self, forward: Pass, x: Tensor, num_heads: int) -> Tensor | None:
         """Return which tokens of x (B, N, C) keep their keys, int64 (B, n), if the others need not be computed at all.
 
-        None where keys must be masked instead: under any other pattern, beside another regulariser, and in a compiled
-        graph, whose shapes must not follow the drop ratio.
+        None where keys must be masked instead: under any other pattern, beside another regulariser, for whole maps, and
+        in a compiled graph, whose shapes must not follow the drop ratio.
         """
         slot = self.drop
-        if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling():
+        if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or self.maps is not None:
             return None
         pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
         alone = not any(s.acts(forward.training) for s in (self.dropout, self.mix) if s is not None)
@@ -177,7 +178,7 @@ class Site:
         """Run the attention of this site.
 
         Arguments are as in ``dropkey.attention``; ``own_rate`` is the module's own dropout of attention weights, which
-        counts where Re-attention acts alone and gives way to whatever drops.
+        counts where Re-attention or nothing acts and gives way to whatever drops.
         """
         forward.num_calls += 1
         if not query.dtype == key.dtype == value.dtype:
@@ -188,12 +189,17 @@ class Site:
         geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         draw = self._draw(forward, query.device, geometry)
         call = AttentionCall(query, key, value, attn_bias, is_causal, scale, draw)
+        if any(slot.enabled for slot in self.droppers()):
+            own_rate = 0.0
         if self.mix is not None and self.mix.acts(forward.training):
-            gives_way = any(slot.enabled for slot in self.droppers())
-            return self._attend_mixed(forward, call, geometry, 0.0 if gives_way else own_rate)
+            return self._attend_mixed(forward, call, geometry, own_rate)
+        if self.maps is not None:
+            self.maps.append(weights(call, call.keep()))
         if self.dropout is not None and self.dropout.acts(forward.training):
             keep = self._dropout_keep(forward, query.device, geometry)
             out = attend_with_dropout(call, self.dropout.drop_ratio, keep)
+        elif own_rate > 0:
+            out = attend_with_dropout(call, own_rate, None)
         else:
             out = attend(call, "auto" if self.drop is None else self.drop.backend)
         if self.records is not None:
@@ -214,6 +220,8 @@ class Site:
         if self.records is not None:
             drops = call.draw is not None or dropped is not attn
             self.records.append(Record(call, out, drops=drops, attn=dropped, mixed=mixed))
+        if self.maps is not None:
+            self.maps.append(dropped + change)
         return mixed
 
     def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
@@ -239,7 +247,10 @@ class Site:
         if self.records is not None:
             drops = draw is not None or attn is not plain
             self.records.append(Record(call, out, maps_per_mask, drops, attn, mixed))
-        return out if mixed is None else mixed
+        result = out if mixed is None else mixed
+        if self.maps is not None:
+            self.maps.append(result)
+        return result
 
     def _geometry(self, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Geometry:
         return Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)

@@ -33,8 +33,9 @@ def run(arguments: Sequence[str]) -> int:
 
     from dropkey.tasks.interruption import Interrupted
     from dropkey.tasks.run_folder import fresh_run_folder
-    from dropkey.tasks.training import prepare, train
+    from dropkey.tasks.training import check_processes, prepare, train
 
+    check_processes(config)
     prepared = prepare(config)
     folder = folder or fresh_run_folder(prepared.config)
     if is_main:

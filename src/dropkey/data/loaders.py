@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from dropkey.data.augmentation import Augmentation, Augmented, Clean, ImageFormat, clean_transform, train_transform
 from dropkey.data.order import EpochOrder
 from dropkey.data.source import ImageSource, LabelledImages
+from dropkey.errors import RunError
 
 __all__ = ["ImageData"]
 
@@ -52,7 +53,7 @@ class ImageData(pl.LightningDataModule):
         batch_size = min(self.batch_size, len(order))
         order.start_at(self.start[0], self.start[1] * batch_size)
         dataset = Augmented(self.source.train, train_transform(self.image_format, self.augmentation), self.seed)
-        return self._loader(dataset, batch_size, sampler=order, drop_last=True)
+        return self._loader(dataset, batch_size=batch_size, sampler=order, drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         train_size = len(self.source.train)
@@ -64,13 +65,16 @@ class ImageData(pl.LightningDataModule):
 
     def _clean_loader(self, images: LabelledImages, indices: range) -> DataLoader[Any]:
         rank, world_size = self._place()
-        dataset = Clean(images, clean_transform(self.image_format), indices[rank::world_size])
-        return self._loader(dataset, 2 * self.batch_size)
+        if len(indices) < world_size:
+            raise RunError(f"{len(indices)} images to evaluate are too few for {world_size} processes: use fewer")
+        mine = indices[rank::world_size]
+        count = -(-len(range(0, len(indices), world_size)) // (2 * self.batch_size))
+        dataset = Clean(images, clean_transform(self.image_format), mine)
+        return self._loader(dataset, batch_sampler=_even_batches(len(mine), count))
 
-    def _loader(self, dataset: Any, batch_size: int, **kwargs: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
@@ -79,3 +83,8 @@ class ImageData(pl.LightningDataModule):
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _even_batches(size: int, count: int) -> list[range]:
+    """Split places into ``count`` batches that differ by one at most, as many in every process: they act together."""
+    return [range(size * batch // count, size * (batch + 1) // count) for batch in range(count)]

@@ -1,5 +1,6 @@
 """Arms x seeds: train every pair once, whatever interrupts it, and collect what came out."""
 
+import contextlib
 import csv
 import dataclasses
 import multiprocessing
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from dropkey.errors import ArgumentError, RunError
 from dropkey.tasks.config import TrainConfig
 from dropkey.tasks.interruption import Interrupted
 from dropkey.tasks.run_folder import RunFolder, write_atomically
-from dropkey.tasks.training import prepare, train
+from dropkey.tasks.training import check_processes, prepare, train
 
 __all__ = ["Arm", "Comparison", "Result", "run_once"]
 
@@ -80,6 +82,13 @@ class Comparison:
         Raises:
             Interrupted: the same comparison, run again, goes on.
         """
+        with _passing_on_sigterm():
+            try:
+                return self._run(jobs, say)
+            except KeyboardInterrupt:
+                raise Interrupted from None
+
+    def _run(self, jobs: int, say: Say) -> list[Result]:
         self._write()
         pairs = [(arm, seed) for seed in self.seeds for arm in self.arms]
         todo = [(arm, seed) for arm, seed in pairs if not self.folder(arm.label, seed).summary_file.exists()]
@@ -135,6 +144,7 @@ class Comparison:
 def run_once(config: TrainConfig, root: Path) -> dict[str, Any]:
     """Train one run in its folder, going on where it was interrupted, and return its summary."""
     folder = RunFolder(root)
+    check_processes(config)
     prepared = prepare(config)
     folder.make()
     folder.write_config(dataclasses.replace(prepared.config, output=str(root)))
@@ -149,21 +159,67 @@ def _run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[str, int, dict[
         for label, seed, config, root in tasks:
             yield label, seed, run_once(config, root)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _passing_on_sigterm():
-        futures: dict[Future[dict[str, Any]], tuple[str, int]] = {
-            pool.submit(run_once, config, root): (label, seed) for label, seed, config, root in tasks
-        }
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(jobs, context, _obey, (stop,)) as pool:
         try:
+            with _holding_back(*_SIGNALS):  # the processes that start here hold them back until they have a run
+                futures: dict[Future[dict[str, Any]], tuple[str, int]] = {
+                    pool.submit(_run_in_pool, config, root): (label, seed) for label, seed, config, root in tasks
+                }
             for future in as_completed(futures):
                 yield *futures[future], future.result()
-        except (KeyboardInterrupt, BrokenProcessPool):
+        except BrokenProcessPool:
+            stop.set()
+            _kill_what_stays()
             raise Interrupted from None
         finally:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE_SECONDS = 30.0
+_stop: Event | None = None  # of a process of the pool: set when it shall begin no other run
+
+
+def _obey(stop: Event) -> None:
+    global _stop
+    _stop = stop
+
+
+def _run_in_pool(config: TrainConfig, root: Path) -> dict[str, Any]:
+    """Run once; signals act here, and wait while this process starts or has no run."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if _stop is not None and _stop.is_set():
+            raise Interrupted
+        return run_once(config, root)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _kill_what_stays() -> None:
+    """End the processes beside one that has died: those without a run hold signals back."""
+    for process in multiprocessing.active_children():
+        process.join(_GRACE_SECONDS)
+        process.kill()
+
+
+@contextlib.contextmanager
+def _holding_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals wait, here and in the processes that are started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _passing_on_sigterm:  # noqa: N801  a context manager, named like one
-    """Sends SIGTERM on to the processes that train; Ctrl-C reaches them by itself."""
+    """Sends SIGTERM on to the processes that train, as Ctrl-C; a true Ctrl-C reaches them by itself."""
 
     def __enter__(self) -> None:
         self._previous = signal.signal(signal.SIGTERM, self._pass_on)
@@ -173,7 +229,8 @@ class _passing_on_sigterm:  # noqa: N801  a context manager, named like one
 
     def _pass_on(self, number: int, frame: Any) -> None:
         for process in multiprocessing.active_children():
-            process.terminate()
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
         raise KeyboardInterrupt
 
 

@@ -61,7 +61,7 @@ def comparison_page(results: Sequence[Result]) -> str:
         f"<p>{_text(_reading(rows))}</p>",
         f'<h2>Curves</h2><p class="soft">{_text(_BANDS)}</p>{_legend(colors)}<div class="charts">',
         *_charts(results, colors),
-        f"</div><h2>Options</h2>{_options(results)}",
+        f"</div>{_sites(results)}<h2>Options</h2>{_options(results)}",
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title>'
     scheme = '<meta name="color-scheme" content="light dark">'
@@ -86,8 +86,8 @@ def _charts(results: Sequence[Result], colors: Mapping[str, int]) -> list[str]:
     ratios = [_ratios(results, label, color) for label, color in colors.items()]
     drawn = [line for line in ratios if line is not None]
     if drawn:
-        title = "Drop ratio of each attention site"
-        figures.append(_figure(title, line_chart(drawn, "site", 0, title=title, from_zero=True)))
+        title = "Drop ratio of each block"
+        figures.append(_figure(title, line_chart(drawn, "block", 0, title=title, from_zero=True)))
     return figures
 
 
@@ -103,9 +103,28 @@ def _over_seeds(
     return Line(label, color, [statistics.fmean(e) for e in epochs], [min(e) for e in epochs], [max(e) for e in epochs])
 
 
+def _sites_of(results: Sequence[Result], label: str) -> Sequence[Mapping[str, Any]]:
+    sites: Sequence[Mapping[str, Any]] = next(r.summary.get("sites", []) for r in results if r.label == label)
+    return sites
+
+
 def _ratios(results: Sequence[Result], label: str, color: int) -> Line | None:
-    ratios = next(result.summary["drop_ratios"] for result in results if result.label == label)
+    """Draw the ratio over the blocks; the sites of a block share it."""
+    ratios = list({site["block"]: site["drop_ratio"] for site in _sites_of(results, label)}.values())
     return Line(label, color, ratios, ratios, ratios) if ratios else None
+
+
+def _sites(results: Sequence[Result]) -> str:
+    """List what each site drops, in every arm that drops anything."""
+    lines = ["<tr><th>arm</th><th>site</th><th>block</th><th>drop ratio</th></tr>"]
+    for label in dict.fromkeys(result.label for result in results):
+        for site in _sites_of(results, label):
+            cells = [label, site["name"], site["block"], f"{site['drop_ratio']:.4g}"]
+            lines.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    if len(lines) == 1:
+        return ""
+    table = f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    return f"<details><summary>Drop ratio of each site</summary>{table}</details>"
 
 
 def _figure(title: str, svg: str) -> str:

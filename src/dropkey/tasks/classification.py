@@ -14,8 +14,10 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from dropkey.adapters.handle import Handle
+from dropkey.adapters.maps import attention_maps
 from dropkey.data.seeds import seed_all
 from dropkey.errors import RunError
+from dropkey.ops.map_similarity import map_similarity
 from dropkey.tasks.config import TrainConfig
 from dropkey.tasks.recipes import filled
 
@@ -50,8 +52,8 @@ class Classification(pl.LightningModule):
         losses = {f"{name}_loss": MeanMetric(nan_strategy="disable") for name in VAL_SETS}
         self.measures = nn.ModuleDict({**measures, **losses})
         self.mixup = _mixup(config, num_classes)
-        # Loss sum, right answers, images of this epoch so far, on this process.
-        self.running = torch.zeros(3, dtype=torch.float64)
+        # Sums of this epoch so far, on this process: loss, right answers, images, and similarity of maps if asked for.
+        self.running = self._nothing()
         self.first_bad = torch.tensor(_NONE)  # step of the first loss that was not finite
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class Classification(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
-            self.running = torch.zeros(3, dtype=torch.float64)
+            self.running = self._nothing()
         self._set_dropping(self.current_epoch < filled(self.config.epochs) - self.config.finetune_epochs)
         seed_all(self.config.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         if self.schedule is not None:
@@ -70,24 +72,35 @@ class Classification(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        targets, smoothing = labels, filled(self.config.label_smoothing)
         if self.mixup is not None and len(images) % 2 == 0:
-            images, targets = self.mixup(images, labels)  # smooths the labels itself
+            images, targets = self.mixup(images, labels)
+            smoothing = 0.0  # it smooths the labels itself
+        logits, similarity = self._logits_and_similarity(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        total = loss if similarity is None else loss + self.config.map_similarity_loss * similarity
+        self._look_at(total.detach(), batch_idx)
+        right = (logits.detach().argmax(-1) == labels).sum()
+        parts = [loss.detach().double() * len(labels), right.double(), right.new_tensor(len(labels))]
+        if similarity is not None:
+            parts.append(similarity.detach().double() * len(labels))
+        self.running = self.running.to(loss.device) + torch.stack(parts)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return total
+
+    def _logits_and_similarity(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.config.map_similarity_loss:
+            return self(images), None
+        with attention_maps(self.network) as maps:
             logits = self(images)
-            loss = F.cross_entropy(logits, targets)
-        else:
-            logits = self(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=filled(self.config.label_smoothing))
+        return logits, map_similarity(maps)
+
+    def _look_at(self, loss: Tensor, batch_idx: int) -> None:
+        """Note the step of a loss that is not finite."""
         self.first_bad = self.first_bad.to(loss.device)
-        self.first_bad = torch.where(
-            torch.isfinite(loss.detach()), self.first_bad, self.first_bad.clamp(max=self.global_step)
-        )
+        self.first_bad = torch.where(torch.isfinite(loss), self.first_bad, self.first_bad.clamp(max=self.global_step))
         if batch_idx % (1 if loss.device.type == "cpu" else _FINITE_CHECKS) == 0:
             self.require_finite()
-        right = (logits.detach().argmax(-1) == labels).sum()
-        parts = torch.stack([loss.detach().double() * len(labels), right.double(), right.new_tensor(len(labels))])
-        self.running = self.running.to(parts.device) + parts
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
@@ -100,6 +113,8 @@ class Classification(pl.LightningModule):
         """Return what the epoch has shown, over all processes, and begin anew."""
         total = self._summed_running()
         result = {"train_loss": total[0] / total[2], "train_accuracy": total[1] / total[2]}
+        if self.config.map_similarity_loss:
+            result["map_similarity"] = total[3] / total[2]
         for name in self.measures:
             metric = self._measure(name)
             result[name] = float(metric.compute())
@@ -135,6 +150,9 @@ class Classification(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         total = torch.tensor(checkpoint["running"], dtype=torch.float64)
         self.running = total if self.global_rank == 0 else torch.zeros_like(total)
+
+    def _nothing(self) -> Tensor:
+        return torch.zeros(4 if self.config.map_similarity_loss else 3, dtype=torch.float64)
 
     def _summed_running(self) -> list[float]:
         total = self.running.to(self.device, copy=True)

@@ -67,6 +67,9 @@ class TrainConfig:
     pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
     window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
     re_attention: str | None = option(None, "DeepViT's mixing of attention maps over heads: all, or the last N blocks")
+    map_similarity_loss: float = option(
+        0.0, "weight of DeepViT's loss, how alike the attention maps of neighbouring blocks are; 0 for none", at_least=0
+    )
     finetune_epochs: int = option(
         0, "train this many of the last epochs without dropping, to align with evaluation", at_least=0
     )
@@ -96,6 +99,9 @@ class TrainConfig:
     seed: int = option(0, "seed of everything random", at_least=0)
 
     devices: int = option(1, "processes, one a GPU where there are any", at_least=1)
+    strategy: Literal["ddp", "fsdp"] = option(
+        "ddp", "several processes hold a copy of the model each (ddp), or a share of it each (fsdp: large models)"
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "arithmetic of the model")
     workers: int | None = option(None, "processes that read images; by default 0 for digits, else up to 4", at_least=0)
     threads: int | None = option(
@@ -110,12 +116,19 @@ class TrainConfig:
         build_regularizer(self)
         build_re_attention(self)
         parse_model_kwargs(self.model_kwargs)
+        self._check_sharding()
         if self.finetune_epochs > (self.epochs or math.inf):
             raise ArgumentError(f"--finetune-epochs {self.finetune_epochs} are more than --epochs {self.epochs}")
         if self.pretrained and self.weights:
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
         if (self.mixup or self.cutmix) and (self.batch_size or 0) % 2:
             raise ArgumentError(f"--mixup and --cutmix pair images: --batch-size {self.batch_size} must be even")
+
+    def _check_sharding(self) -> None:
+        if self.strategy == "fsdp" and self.ema:
+            raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            raise ArgumentError("--precision 16-mixed scales gradients as a whole: --strategy fsdp takes bf16-mixed")
 
 
 def build_regularizer(config: TrainConfig) -> Regularizer | None:

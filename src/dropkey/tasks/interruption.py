@@ -21,13 +21,14 @@ class Interrupted(Exception):  # noqa: N818  it is no error
 class Interruption(pl.Callback):
     """Saves ``last.ckpt`` after the step in which a signal comes, and raises Interrupted.
 
-    A signal in the last step or in evaluation lets the epoch end first, since that saves. A second one leaves at once.
-    With several processes, a signal to any of them stops all.
+    A signal in the last step or in evaluation lets the epoch end first, since that saves. The same signal again leaves
+    at once; another one may be the same request, sent to a whole group and passed on by its head. With several
+    processes, a signal to any of them stops all.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
-        self.requested = False
+        self.requested: set[int] = set()  # numbers of the signals that came
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,12 +49,12 @@ class Interruption(pl.Callback):
         self._previous = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number in self.requested:
             raise Interrupted
-        self.requested = True
+        self.requested.add(number)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:
         if trainer.world_size == 1:
-            return self.requested
-        requested = torch.tensor(float(self.requested), device=trainer.strategy.root_device)
+            return bool(self.requested)
+        requested = torch.tensor(float(bool(self.requested)), device=trainer.strategy.root_device)
         return bool(trainer.strategy.reduce(requested, reduce_op="sum") > 0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,19 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 
-from dropkey.adapters.handle import Handle, apply
-from dropkey.data.augmentation import Augmentation
+from dropkey.adapters.handle import Handle, SiteInfo, apply
+from dropkey.adapters.maps import attention_maps
+from dropkey.data.augmentation import Augmentation, ImageFormat
 from dropkey.data.loaders import ImageData
 from dropkey.data.seeds import seed_all
 from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
-from dropkey.errors import RunError
+from dropkey.errors import ArgumentError, RunError
+from dropkey.ops.map_similarity import map_similarity
+from dropkey.regularizers import DropKey
 from dropkey.tasks.checkpoints import AtomicCheckpointIO, Checkpoints, check_classes, read_checkpoint
 from dropkey.tasks.classification import Classification
 from dropkey.tasks.config import TrainConfig, build_re_attention, build_regularizer, parse_model_kwargs
@@ -32,9 +37,10 @@ from dropkey.tasks.networks import build_network, check_model_name, image_format
 from dropkey.tasks.recipes import filled, with_recipe
 from dropkey.tasks.record import EpochRecord
 from dropkey.tasks.run_folder import RunFolder
+from dropkey.tasks.sharding import ShardedClassification, sharding
 from dropkey.tasks.weights import load_weights
 
-__all__ = ["Prepared", "prepare", "resolve", "train"]
+__all__ = ["Prepared", "check_processes", "prepare", "resolve", "train"]
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,23 @@ def prepare(config: TrainConfig) -> Prepared:
         notes = [*notes, str(apply(network, re_attention))]
     regularizer = build_regularizer(config)
     handle = None if regularizer is None else apply(network, regularizer)
+    if config.map_similarity_loss:
+        _listen(network, image_format, handle)
     data = ImageData(
         source, image_format, _augmentation(config, source), filled(config.batch_size), config.seed, config.workers or 0
     )
     return Prepared(config, source, data, network, handle, notes)
+
+
+def _listen(network: nn.Module, image_format: ImageFormat, handle: Handle | None) -> None:
+    """See to it that the maps of a network can be compared, or raise a DropKeyError that says why not."""
+    if handle is None:
+        apply(network, DropKey(0.0)).disable()
+    image = torch.zeros(1, 3, image_format.img_size, image_format.img_size)
+    with torch.no_grad(), attention_maps(network.eval()) as maps:
+        network(image)
+    map_similarity(maps)
+    network.train()
 
 
 def _augmentation(config: TrainConfig, source: ImageSource) -> Augmentation:
@@ -121,7 +140,8 @@ def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: A
     config = prepared.config
     record = EpochRecord(folder, lambda row: say(row_line(row, filled(config.epochs))))
     checkpoints = Checkpoints(folder, record, config.save_seconds)
-    module = Classification(prepared.network, config, prepared.source.classes, prepared.handle)
+    task = ShardedClassification if config.strategy == "fsdp" else Classification
+    module = task(prepared.network, config, prepared.source.classes, prepared.handle)
     threads = config.threads or (1 if _is_tiny(prepared.network) else None)
     with quiet_libraries(), mendable_failures(), _threads(threads):
         trainer = _trainer(
@@ -184,13 +204,28 @@ class _Events(TensorBoardLogger):
         self.experiment.flush()
 
 
+def check_processes(config: TrainConfig) -> None:
+    """Raise an ArgumentError if a run is to be sharded and has one process."""
+    if config.strategy == "fsdp" and math.prod(_world(config)) == 1:
+        raise ArgumentError(
+            "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "
+            "or --devices 2"
+        )
+
+
+def _strategy(config: TrainConfig, world_size: int) -> str | Strategy:
+    if config.strategy == "fsdp":
+        return sharding(world_size)
+    return "ddp" if world_size > 1 else "auto"
+
+
 def _trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=devices,
         num_nodes=num_nodes,
-        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        strategy=_strategy(config, devices * num_nodes),
         precision=config.precision,
         callbacks=[*callbacks, *progress_bars()],
         accumulate_grad_batches=config.accumulate,
@@ -221,11 +256,16 @@ def _summary(config: TrainConfig, record: EpochRecord, module: Classification) -
         "images_per_second": round(record.num_images / record.step_seconds, 1),
         "num_parameters": sum(parameter.numel() for parameter in module.network.parameters()),
         "drop_ratios": [] if module.handle is None else module.handle.drop_ratios,
+        "sites": [] if module.handle is None else [_site(site) for site in module.handle.sites],
         "seed": config.seed,
         "model": config.model,
         "data": config.data,
         "regularizer": config.regularizer,
     }
+
+
+def _site(site: SiteInfo) -> dict[str, Any]:
+    return {"name": site.name, "block": site.block_index, "drop_ratio": site.drop_ratio}
 
 
 def _title(config: TrainConfig) -> str:
