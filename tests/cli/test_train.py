@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 
@@ -147,3 +148,16 @@ def test_baselines_train(regularizer, tmp_path):
     command = ["train", *FAST, "--epochs", "1", "--warmup-epochs", "0", "--regularizer", regularizer]
     assert main([*command, "--output", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["drop_ratios"][0] == 0.1
+
+
+def test_ctrl_c_before_the_first_step(tmp_path, monkeypatch, capsys):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr("dropkey.data.loaders.ImageData.train_dataloader", interrupt)
+        assert main(["train", *FAST, "--output", str(tmp_path / "run")]) == 130
+    assert "to go on: dropkey train --resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert main(["train", "--resume", "--output", str(tmp_path / "run")]) == 0

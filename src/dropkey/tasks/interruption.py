@@ -1,15 +1,18 @@
 """Ctrl-C and SIGTERM: finish the step, save, leave."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerStatus
 
 from dropkey.tasks.checkpoints import Checkpoints, can_save
 
-__all__ = ["Interrupted", "Interruption"]
+__all__ = ["Interrupted", "Interruption", "interruptible_start"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,3 +61,16 @@ class Interruption(pl.Callback):
             return bool(self.requested)
         requested = torch.tensor(float(bool(self.requested)), device=trainer.strategy.root_device)
         return bool(trainer.strategy.reduce(requested, reduce_op="sum") > 0)
+
+
+@contextlib.contextmanager
+def interruptible_start(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise Interrupted for Ctrl-C before training begins, where Lightning would leave the program with exit code 1."""
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        signal.signal(signal.SIGINT, previous)  # Lightning lets the program ignore it from then on
+        raise Interrupted from None

@@ -32,7 +32,7 @@ from dropkey.tasks.config import TrainConfig, build_re_attention, build_regulari
 from dropkey.tasks.console import progress_bars, quiet_libraries, row_line
 from dropkey.tasks.curves import draw_curves
 from dropkey.tasks.failures import mendable_failures
-from dropkey.tasks.interruption import Interruption
+from dropkey.tasks.interruption import Interruption, interruptible_start
 from dropkey.tasks.networks import build_network, check_model_name, image_format_of
 from dropkey.tasks.recipes import filled, with_recipe
 from dropkey.tasks.record import EpochRecord
@@ -150,7 +150,8 @@ def train(prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: A
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared.source)
-        trainer.fit(module, prepared.data, ckpt_path=checkpoint, weights_only=True)
+        with interruptible_start(trainer):
+            trainer.fit(module, prepared.data, ckpt_path=checkpoint, weights_only=True)
     summary = _summary(config, record, module)
     if trainer.is_global_zero:
         draw_curves(record.rows, folder.curves_file, _title(config))
