@@ -1,0 +1,51 @@
+"""How alike the attention maps of neighbouring blocks are in trained runs: ``python benchmarks/collapse.py RUN...``
+
+For each run folder: validation accuracy, mean cosine similarity of neighbouring maps as DeepViT's loss has it, and the
+number of blocks that are similar to the block before, at several thresholds.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from dropkey.adapters.handle import apply
+from dropkey.adapters.maps import attention_maps
+from dropkey.ops.map_similarity import map_similarity, similar_blocks
+from dropkey.regularizers import DropKey
+from dropkey.tasks.run_folder import RunFolder
+from dropkey.tasks.trained import load_run
+
+NUM_IMAGES = 256
+THRESHOLDS = (0.5, 0.7, 0.9)
+
+
+def main(roots: list[str]) -> None:
+    print("run | val accuracy | mean similarity | similar blocks at " + ", ".join(map(str, THRESHOLDS)))
+    for root in roots:
+        folder = RunFolder(Path(root))
+        maps = maps_of(folder)
+        counts = ", ".join(str(sum(similar_blocks(maps, threshold))) for threshold in THRESHOLDS)
+        accuracy = folder.read_summary()["final_val_accuracy"]
+        print(f"{root} | {accuracy:.4f} | {map_similarity(maps).item():.3f} | {counts} of {len(maps) - 1}")
+
+
+def maps_of(folder: RunFolder) -> list[torch.Tensor]:
+    """Return the maps of every block on the first validation images, in evaluation mode."""
+    trained = load_run(folder)
+    images = spread(trained.data.val_dataloader()[0].dataset)
+    if trained.handle is None:
+        apply(trained.network, DropKey(0.0))
+    with torch.no_grad(), attention_maps(trained.network.eval()) as maps:
+        trained.network(images)
+    return maps
+
+
+def spread(dataset: torch.utils.data.Dataset) -> torch.Tensor:
+    """Return images from all over a data set, which is sorted by class."""
+    step = max(1, len(dataset) // NUM_IMAGES)
+    return torch.stack([dataset[place][0] for place in range(0, len(dataset), step)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
