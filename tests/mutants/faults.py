@@ -152,7 +152,7 @@ FAULTS = [
         "tests/ops/test_dropout.py",
     ),
     # Life in a model.
-    Fault("schedule over sites", "adapters/handle.py", "ratios[f.block_index]", "ratios[found.index(f) // 2]", TIMM),
+    Fault("schedule over sites", "adapters/plan.py", "ratios[f.block_index]", "ratios[found.index(f) // 2]", TIMM),
     Fault(
         "growth for decay",
         "schedules.py",
