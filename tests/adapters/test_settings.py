@@ -4,6 +4,7 @@ import copy
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -110,6 +111,12 @@ def test_a_function_becomes_its_ratios():
     state = through_json(handle.state_dict())
     assert state["regularizer"]["schedule"] == [0.15] * 3
     assert dropkey.apply(tiny_vit(), state).drop_ratios == [0.4, 0.5, 0.6]
+
+
+@each_way
+def test_numbers_of_numpy(through):
+    handle = dropkey.apply(tiny_vit(), dropkey.DropKey(np.float32(0.25), schedule=np.array([0.5, 0.25, 0.0])))
+    assert dropkey.apply(tiny_vit(), through(handle.state_dict())).drop_ratios == [0.5, 0.25, 0.0]
 
 
 def test_own_dropout_gives_way_to_what_was_restored():

@@ -209,3 +209,13 @@ def test_symbolic_tracing(images):
     assert not torch.equal(*(features(images)["blocks.1"] for _ in range(2)))
     dropkey.handle(model).remove()
     torch.fx.symbolic_trace(model)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_scripting_after_removal(images):
+    model = tiny_vit(depth=1)
+    handle = dropkey.apply(model.eval(), dropkey.DropKey(0.3))
+    with pytest.raises(torch.jit.frontend.NotSupportedError):
+        torch.jit.script(model)
+    handle.remove()
+    torch.testing.assert_close(torch.jit.script(model)(images), model(images))

@@ -17,12 +17,10 @@ from typing import Any, NamedTuple
 from dropkey.adapters.site import Site, Slot
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
-from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention, Regularizer
+from dropkey.regularizers import REGULARIZERS, DropRegularizer, ReAttention, Regularizer
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["Settings"]
-
-_REGULARIZERS: dict[str, type[Regularizer]] = {cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention)}
 
 
 class Settings(NamedTuple):
@@ -96,7 +94,7 @@ def _plain(value: Any) -> Any:
 def _regularizer(state: Any) -> Regularizer:
     if isinstance(state, Mapping) and "pattern" in state:
         state = {**state, "pattern": _named("pattern", state["pattern"], PATTERNS)}
-    built: Regularizer = _named("regularizer", state, _REGULARIZERS)
+    built: Regularizer = _named("regularizer", state, REGULARIZERS)
     return built
 
 
