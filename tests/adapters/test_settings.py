@@ -10,6 +10,8 @@ import torch
 import yaml
 from conftest import tiny_vit
 from torch import nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.stateful import Stateful
 
 import dropkey
 
@@ -225,3 +227,15 @@ def test_accelerate_keeps_it(vit, tmp_path):
     accelerator.load_state(tmp_path)
     assert (handle.drop_ratios, handle.enabled) == ([0.5, 0.1, 0.2], True)
     assert dropkey.handle(prepared).drop_ratios == handle.drop_ratios
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_torchs_distributed_checkpoints_keep_it(vit, tmp_path):
+    handle = dropkey.apply(vit, dropkey.DropKey(0.3))
+    handle.drop_ratios = [0.5, 0.1, 0.2]
+    assert isinstance(handle, Stateful)
+    checkpoint.save({"dropkey": handle}, checkpoint_id=tmp_path, no_dist=True)
+    handle.drop_ratios = [0.0] * 3
+    handle.disable()
+    checkpoint.load({"dropkey": handle}, checkpoint_id=tmp_path, no_dist=True)
+    assert (handle.drop_ratios, handle.enabled) == ([0.5, 0.1, 0.2], True)
