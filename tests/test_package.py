@@ -49,6 +49,8 @@ def python_blocks():
             yield pytest.param(block, id=f"{page.relative_to(ROOT)}:{number}")
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # Lightning on a newer torch
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 @pytest.mark.parametrize("block", list(python_blocks()))
 def test_code_of_the_docs_runs(block, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

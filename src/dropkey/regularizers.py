@@ -9,12 +9,12 @@ from dropkey.ops.reattention import check_norm
 from dropkey.patterns import Pattern, named_pattern
 from dropkey.schedules import Schedule, check_drop_ratio
 
-__all__ = ["AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
+__all__ = ["REGULARIZERS", "AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
 
 
 @dataclass(frozen=True)
 class Regularizer:
-    """Base of the descriptions."""
+    """Base of the descriptions: fields of plain data, which a handle's ``state_dict`` holds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DropRegularizer(Regularizer):
     schedule: Schedule = "linear_decay"
 
     def __post_init__(self) -> None:
-        check_drop_ratio(self.drop_ratio)
+        object.__setattr__(self, "drop_ratio", check_drop_ratio(self.drop_ratio))
         if isinstance(self.schedule, str):
             schedules.named(self.schedule)
         elif not callable(self.schedule):
@@ -117,6 +117,9 @@ class ReAttention(Regularizer):
         if wanted > depth:
             raise ArgumentError(f"{self} needs {wanted} blocks with plain self-attention, the model has {depth}")
         return places
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention)}
 
 
 def _places(blocks: Sequence[int]) -> tuple[int, ...]:

@@ -207,6 +207,16 @@ def test_copies_carry_their_own_handle(vit, images):
     handle.verify(images)
 
 
+def test_applied_without_memory_for_tensors(images):
+    """As libraries build models that they then load: the drop ratios are numbers all the same."""
+    with torch.device("meta"):
+        model = tiny_vit()
+        handle = dropkey.apply(model, dropkey.DropKey(0.5, schedule="constant"))
+    assert handle.drop_ratios == [0.5] * 3
+    model.to_empty(device="cpu").load_state_dict(tiny_vit().state_dict())
+    handle.verify(images)
+
+
 def test_averaged_model_carries_a_handle(vit, images):
     dropkey.apply(vit, dropkey.DropKey(0.5))
     averaged = torch.optim.swa_utils.AveragedModel(vit)

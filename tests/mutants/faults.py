@@ -25,6 +25,7 @@ IN_PLACE = "tests/adapters/test_in_place.py"
 PRECISION = "tests/adapters/test_precision.py"
 MIXING = "tests/adapters/test_mixing.py"
 REATTENTION = "tests/ops/test_reattention.py"
+SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 
 FAULTS = [
@@ -152,7 +153,7 @@ FAULTS = [
         "tests/ops/test_dropout.py",
     ),
     # Life in a model.
-    Fault("schedule over sites", "adapters/handle.py", "ratios[f.block_index]", "ratios[found.index(f) // 2]", TIMM),
+    Fault("schedule over sites", "adapters/plan.py", "ratios[f.block_index]", "ratios[found.index(f) // 2]", TIMM),
     Fault(
         "growth for decay",
         "schedules.py",
@@ -165,6 +166,11 @@ FAULTS = [
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
     Fault("applied twice", "adapters/handle.py", "elif getattr(site, slot_name) is not None:", "elif False:", HANDLE),
+    Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
+    Fault("settings of the schedule", "adapters/settings.py", "site.name: slot.drop_ratio", "site.name: 0.0", SETTINGS),
+    Fault(
+        "ratios without memory", "adapters/site.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
+    ),
     Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
     Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),
     Fault("sampling stays on", "alignment.py", "slot.sampling = False", "pass", "tests/test_alignment.py"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -188,6 +189,7 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         assert isinstance(site, Site)
         if not site.acts(self.training):
             return base.forward(self, *args, **kwargs)
+        _refuse_symbols(site, *args, *kwargs.values())
         args, kwargs = _forbid_other_windows(site, args, kwargs)
         pass_ = Pass(self.training, site.entry.one_mask, mixer_of(self))
         selected = forward_selected(self, site, pass_, *args, **kwargs) if site.entry.selects_keys else None
@@ -203,6 +205,15 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
 
     members = {"forward": forward, "__reduce_ex__": reduce, "__module__": base.__module__, "__doc__": base.__doc__}
     return type(f"{base.__name__}Site", (base,), members)
+
+
+def _refuse_symbols(site: Site, *inputs: Any) -> None:
+    """Raise a SiteError where torch.fx traces with symbols in place of tensors, which no attention of ours takes."""
+    if any(isinstance(value, Proxy) for value in inputs):
+        raise SiteError(
+            f"{site.name} ({site.original_class.__name__}) acts here and torch.fx cannot trace it: trace after "
+            "model.eval(), disable or remove the handle, or make type(module) a leaf module of the tracer"
+        )
 
 
 def _forbid_other_windows(

@@ -1,7 +1,7 @@
 """Applying a regulariser to a model, and the handle to change, verify and undo it."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ from torch import nn
 from dropkey.adapters import mixing, own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.plan import Plan, planned, restored
+from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import MixSlot, Site, Slot, site_of
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
@@ -109,6 +111,27 @@ class Handle:
         """Train and evaluate the untouched model until ``enable``; ratios are kept."""
         self._set_enabled(False)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data, to keep beside the model's weights: give it to ``apply`` to restore them.
+
+        It holds the regulariser, whether it is enabled, and the drop ratio of every site by its name, as strings,
+        numbers, lists and dicts; a schedule that is a function is saved as the ratios that it gave.
+        """
+        return Settings.of(self._sites_and_slots()).plain()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set everything as it was when ``state_dict`` was called, also during training.
+
+        Raises:
+            ArgumentError: the settings of another regulariser or of other sites; nothing is changed then.
+        """
+        settings = Settings.from_plain(state)
+        settings.check_fits(self._sites_and_slots())
+        for site, slot in self._sites_and_slots():
+            slot.regularizer = settings.regularizer
+            slot.drop_ratio = settings.drop_ratios[site.name]
+        self._set_enabled(settings.enabled)
+
     def remove(self) -> None:
         """Take the regulariser out; modules without any other get their class and own dropout back.
 
@@ -172,6 +195,9 @@ class Handle:
             raise SiteError("this handle was removed from the model: apply again for a new one")
         return sites
 
+    def _sites_and_slots(self) -> list[tuple[Site, Slot]]:
+        return [(site, slot) for _, site, slot in self._sites()]
+
     def _set_enabled(self, enabled: bool) -> None:
         for module, site, slot in self._sites():
             slot.enabled = enabled
@@ -180,7 +206,7 @@ class Handle:
 
 def apply(
     model: nn.Module,
-    regularizer: Regularizer,
+    regularizer: Regularizer | Mapping[str, Any],
     *,
     backend: str = "auto",
     grid_size: tuple[int, int] | None = None,
@@ -196,12 +222,13 @@ def apply(
 
     Args:
         model: any module: a timm model, or one with classes given to ``dropkey.register``.
-        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``.
+        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
+            to restore it on the sites that it names.
         backend: "auto" or a key of ``dropkey.backends()``.
         grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
         where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
-            there; the schedule then runs over the blocks that are left. Everywhere by default.
+            there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
 
     Returns:
         A Handle.
@@ -220,24 +247,25 @@ def apply(
         >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
         [0.3, 0.0]
     """
-    slot_name = _SLOTS.get(type(regularizer))
-    if slot_name is None:
+    check_backend(backend)
+    if isinstance(regularizer, Mapping):
+        plan = restored(model, regularizer, where)
+    elif type(regularizer) in _SLOTS:
+        plan = planned(model, regularizer, where)
+    else:
         known = "DropKey(...) or AttentionDropout(...) or ReAttention(...)"
         raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
-    check_backend(backend)
-    if isinstance(regularizer, ReAttention) and backend != "auto":
+    if isinstance(plan.regularizer, ReAttention) and backend != "auto":
         raise ArgumentError(f"Re-attention has no backends: it needs the weights themselves, got backend={backend!r}")
-    found = _chosen(model, attention_modules(model), where)
-    if isinstance(regularizer, ReAttention):
-        found = mixing.blocks_to_mix(found, regularizer)
-    _check_applicable(found, slot_name)
+    slot_name = _SLOTS[type(plan.regularizer)]
+    _check_applicable(plan.found, slot_name)
     handle_id = uuid.uuid4().hex
-    for f, slot in zip(found, _slots(found, regularizer, handle_id, backend), strict=True):
+    for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
         site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
-        setattr(site, slot_name, slot)
+        setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend))
         swap_in(f.module, site)
-        if isinstance(regularizer, ReAttention):
-            mixing.put_in(f, regularizer.norm)
+        if isinstance(plan.regularizer, ReAttention):
+            mixing.put_in(f, plan.regularizer.norm)
         own_dropout.settle(f.module, site)
     return Handle(model, handle_id)
 
@@ -266,34 +294,14 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
     return rows
 
 
-def _chosen(model: nn.Module, found: list[Found], where: Callable[[Found], bool] | None) -> list[Found]:
-    """Return the modules to act on; raise a SiteError that says what there is if there are none."""
-    if not found:
-        others = [*unknown_attention(model), *left_alone(model)]
-        seen = f"; it has {', '.join(others[:3])}" if others else ""
-        raise SiteError(
-            f"no attention that dropkey knows in this {type(model).__name__}{seen}: "
-            "give your attention class to dropkey.register if its forward calls scaled_dot_product_attention"
-        )
-    chosen = [f for f in found if where is None or where(f)]
-    if not chosen:
-        kinds = ", ".join(sorted({f.kind for f in found}))
-        raise SiteError(
-            f"where chooses none of the {len(found)} attention modules of this {type(model).__name__}; kinds: {kinds}"
-        )
-    return chosen
+def _slot(plan: Plan, handle_id: str, drop_ratio: float, backend: str) -> Slot:
+    slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
+    slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
+    slot.enabled = plan.enabled
+    return slot
 
 
-def _slots(found: list[Found], regularizer: Regularizer, handle_id: str, backend: str) -> list[Slot]:
-    """Return a slot for each module, with the drop ratio of its block."""
-    if not isinstance(regularizer, DropRegularizer):
-        return [MixSlot(regularizer, handle_id, 0.0, backend) for _ in found]
-    blocks = sorted({f.block_index for f in found})
-    ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
-    return [Slot(regularizer, handle_id, ratios[f.block_index], backend) for f in found]
-
-
-def _check_applicable(found: list[Found], slot_name: str) -> None:
+def _check_applicable(found: Sequence[Found], slot_name: str) -> None:
     for f in found:
         site = site_of(f.module)
         if site is None:

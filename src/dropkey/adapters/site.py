@@ -40,7 +40,7 @@ class Slot:
         self.backend = backend
         self.enabled = True
         self.sampling = False  # act in evaluation too: Monte Carlo
-        self.ratio_tensor = torch.zeros((), dtype=torch.float64)
+        self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")  # whatever the default device
         self.drop_ratio = drop_ratio
 
     @property

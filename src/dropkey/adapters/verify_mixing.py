@@ -54,11 +54,17 @@ def verify_mixing(
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
-    mixer = mixer_of(module)
+    mixer: Any = mixer_of(module)
     if mixer is None:
         raise SiteError(f"the parameters of Re-attention, {MIXER!r}, are gone from a {type(module).__name__}")
-    state = {name: tensor.detach().double().clone() for name, tensor in mixer.state_dict().items()}
+    # By attribute: whoever wraps the mixer (peft's modules_to_save) hands on what acts, under these names.
+    parts = {"gate": mixer.gate, **_state("theta", mixer.theta), **_state("norm", mixer.norm)}
+    state = {name: tensor.detach().double().clone() for name, tensor in parts.items()}
     return {**state, "training": torch.tensor(mixer.training)}
+
+
+def _state(name: str, part: Any) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
 
 
 def _check(site: Site, mixer: dict[str, Tensor]) -> MixingCheck:

@@ -1,0 +1,83 @@
+"""What ``apply`` is about to do: which modules become sites, with which drop ratios."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from dropkey.adapters import mixing
+from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.settings import Settings
+from dropkey.adapters.site import site_of
+from dropkey.errors import ArgumentError, SiteError
+from dropkey.regularizers import DropRegularizer, ReAttention, Regularizer
+
+__all__ = ["Plan", "planned", "restored"]
+
+Where = Callable[[Found], bool] | None
+
+
+class Plan(NamedTuple):
+    """A regulariser, the modules that get it, and the drop ratio of each."""
+
+    regularizer: Regularizer
+    found: Sequence[Found]
+    drop_ratios: Sequence[float]
+    enabled: bool = True
+
+
+def planned(model: nn.Module, regularizer: Regularizer, where: Where) -> Plan:
+    """Plan a regulariser for the modules that ``where`` chooses."""
+    found = _chosen(model, attention_modules(model), where)
+    if isinstance(regularizer, ReAttention):
+        found = mixing.blocks_to_mix(found, regularizer)
+    return Plan(regularizer, found, _drop_ratios(found, regularizer))
+
+
+def restored(model: nn.Module, state: Mapping[str, Any], where: Where) -> Plan:
+    """Plan what a handle's ``state_dict`` says, for the modules that it names."""
+    if where is not None:
+        raise ArgumentError("a handle's state_dict names its sites: leave out where")
+    settings = Settings.from_plain(state)
+    named = {_site_name(f): f for f in attention_modules(model)}
+    missing = sorted(set(settings.drop_ratios) - set(named))
+    if missing:
+        raise SiteError(
+            f"this {type(model).__name__} has no attention called {', '.join(missing[:3])}, as the settings have: "
+            "restore them on a model like the one that they are of, before it is wrapped"
+        )
+    found = [f for name, f in named.items() if name in settings.drop_ratios]
+    return Plan(settings.regularizer, found, [settings.drop_ratios[_site_name(f)] for f in found], settings.enabled)
+
+
+def _site_name(f: Found) -> str:
+    """Return the name of a module, for a site the one it had when it became one."""
+    site = site_of(f.module)
+    return f.name if site is None else site.name
+
+
+def _chosen(model: nn.Module, found: list[Found], where: Where) -> list[Found]:
+    """Return the modules to act on; raise a SiteError that says what there is if there are none."""
+    if not found:
+        others = [*unknown_attention(model), *left_alone(model)]
+        seen = f"; it has {', '.join(others[:3])}" if others else ""
+        raise SiteError(
+            f"no attention that dropkey knows in this {type(model).__name__}{seen}: "
+            "give your attention class to dropkey.register if its forward calls scaled_dot_product_attention"
+        )
+    chosen = [f for f in found if where is None or where(f)]
+    if not chosen:
+        kinds = ", ".join(sorted({f.kind for f in found}))
+        raise SiteError(
+            f"where chooses none of the {len(found)} attention modules of this {type(model).__name__}; kinds: {kinds}"
+        )
+    return chosen
+
+
+def _drop_ratios(found: list[Found], regularizer: Regularizer) -> list[float]:
+    """Return the drop ratio of each module: that of its block."""
+    if not isinstance(regularizer, DropRegularizer):
+        return [0.0] * len(found)
+    blocks = sorted({f.block_index for f in found})
+    ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
+    return [ratios[f.block_index] for f in found]

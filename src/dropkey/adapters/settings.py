@@ -1,0 +1,113 @@
+"""The settings of a handle as plain data: what was applied, where, and whether it acts.
+
+Strings, numbers, booleans, lists and dicts alone, so that they go through JSON, YAML and
+``torch.load(weights_only=True)``::
+
+    {"regularizer": {"name": "DropKey", "drop_ratio": 0.3, "schedule": "linear_decay", "pattern": {"name": "element"}},
+     "enabled": True,
+     "drop_ratios": {"blocks.0.attn": 0.3, "blocks.1.attn": 0.0}}
+
+Backend, grid size and prefix tokens are no part of them: they belong to the machine and to the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+from dropkey.adapters.site import Site, Slot
+from dropkey.errors import ArgumentError, did_you_mean
+from dropkey.patterns import PATTERNS, Pattern
+from dropkey.regularizers import REGULARIZERS, DropRegularizer, ReAttention, Regularizer
+from dropkey.schedules import check_drop_ratio
+
+__all__ = ["Settings"]
+
+
+class Settings(NamedTuple):
+    """What a handle's ``state_dict`` holds."""
+
+    regularizer: Regularizer
+    enabled: bool
+    drop_ratios: dict[str, float]  # of every site, by its name
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Site, Slot]]) -> "Settings":
+        """Read them off the sites of a handle; a schedule that is a function becomes the ratios that it gave."""
+        regularizer = rows[0][1].regularizer
+        if isinstance(regularizer, DropRegularizer) and callable(regularizer.schedule):
+            depth = len({site.block_index for site, _ in rows})
+            regularizer = replace(regularizer, schedule=regularizer.ratios(depth))
+        ratios = {site.name: slot.drop_ratio for site, slot in rows}
+        return cls(regularizer, all(slot.enabled for _, slot in rows), ratios)
+
+    @classmethod
+    def from_plain(cls, state: Mapping[str, Any]) -> "Settings":
+        """Read plain data.
+
+        Raises:
+            ArgumentError: not what ``plain`` returns.
+        """
+        if set(state) != set(cls._fields):
+            raise ArgumentError(
+                f"settings of a handle have {', '.join(cls._fields)}, got {', '.join(map(str, state)) or 'nothing'}: "
+                "pass what handle.state_dict() returned"
+            )
+        ratios = state["drop_ratios"]
+        if not isinstance(ratios, Mapping) or not ratios:
+            raise ArgumentError(f"drop_ratios must give the ratio of each site by its name, got {ratios!r}")
+        checked = {str(name): check_drop_ratio(ratio) for name, ratio in ratios.items()}
+        return cls(_regularizer(state["regularizer"]), bool(state["enabled"]), checked)
+
+    def plain(self) -> dict[str, Any]:
+        """Return them as plain data."""
+        options = {field.name: _plain(getattr(self.regularizer, field.name)) for field in fields(self.regularizer)}
+        return {
+            "regularizer": {"name": type(self.regularizer).__name__, **options},
+            "enabled": self.enabled,
+            "drop_ratios": dict(self.drop_ratios),
+        }
+
+    def check_fits(self, rows: Sequence[tuple[Site, Slot]]) -> None:
+        """Raise an ArgumentError if these are settings of another regulariser, or of other sites."""
+        applied = rows[0][1].regularizer
+        if _fixed(applied) != _fixed(self.regularizer):
+            raise ArgumentError(
+                f"these are settings of {self.regularizer}, this handle is of {applied}: "
+                "remove it and give the settings to dropkey.apply"
+            )
+        different = {site.name for site, _ in rows} ^ set(self.drop_ratios)
+        if different:
+            raise ArgumentError(f"these are settings of other sites: {', '.join(sorted(different)[:3])} is not in both")
+
+
+def _fixed(regularizer: Regularizer) -> tuple[Any, ...]:
+    """What cannot change once it is applied."""
+    return (type(regularizer), regularizer.norm if isinstance(regularizer, ReAttention) else None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Pattern):
+        return {"name": value.name, **{field.name: getattr(value, field.name) for field in fields(value)}}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _regularizer(state: Any) -> Regularizer:
+    if isinstance(state, Mapping) and "pattern" in state:
+        state = {**state, "pattern": _named("pattern", state["pattern"], PATTERNS)}
+    built: Regularizer = _named("regularizer", state, REGULARIZERS)
+    return built
+
+
+def _named(what: str, state: Any, known: Mapping[str, Any]) -> Any:
+    """Build the class that ``state`` names, with the rest of it as arguments."""
+    if not isinstance(state, Mapping) or "name" not in state:
+        raise ArgumentError(f"the {what} in the settings must have a name, got {state!r}")
+    options = dict(state)
+    name = options.pop("name")
+    if name not in known:
+        hint = did_you_mean(str(name), known)
+        raise ArgumentError(f"unknown {what} {name!r} in the settings{hint}; known: {', '.join(known)}")
+    wrong = set(options) - {field.name for field in fields(known[name])}
+    if wrong:
+        raise ArgumentError(f"{name} in the settings has no option {', '.join(sorted(wrong))}")
+    return known[name](**options)
