@@ -13,7 +13,7 @@ from dropkey.adapters.handle import apply
 from dropkey.bench.timing import interleaved
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.ops.dispatch import backends
-from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 
 __all__ = ["bench_model"]
 
@@ -56,7 +56,7 @@ def bench_model(
     ]
 
 
-def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | None, str]]:
+def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | ReAttention | None, str]]:
     working = [name for name, state in backends().items() if state == "available" and name != "reference"]
     element = [(f"dropkey element on {b}", DropKey(drop_ratio), b) for b in working]
     return [
@@ -64,10 +64,11 @@ def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | None, str]]:
         ("dropout of attention weights", AttentionDropout(drop_ratio), "auto"),
         *element,
         ("dropkey token, constant 0.5", DropKey(0.5, schedule="constant", pattern="token"), "auto"),
+        ("Re-attention, all blocks", ReAttention(), "auto"),
     ]
 
 
-def _model(name: str, regularizer: Regularizer | None, backend: str) -> nn.Module:
+def _model(name: str, regularizer: Regularizer | ReAttention | None, backend: str) -> nn.Module:
     torch.manual_seed(0)
     model = timm.create_model(name)
     assert isinstance(model, nn.Module)

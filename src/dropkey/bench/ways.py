@@ -1,5 +1,6 @@
 """The ways to compute attention that are compared: all differentiable functions of (query, key, value, drop_ratio)."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn.functional import dropout, scaled_dot_product_attention
 
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.ops.attention import attention
+from dropkey.ops.reattention import HeadMixing
 
 __all__ = ["BASELINE", "Way", "known_ways", "way"]
 
@@ -37,6 +39,18 @@ def _unfused_dropout(query: Tensor, key: Tensor, value: Tensor, drop_ratio: floa
     return dropout(attn, drop_ratio) @ value
 
 
+def _re_attention(query: Tensor, key: Tensor, value: Tensor, drop_ratio: float) -> Tensor:
+    """DeepViT's own form in training; nothing is dropped."""
+    attn = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
+    out: Tensor = _mixing(query.shape[1], query.device, query.dtype)(attn) @ value
+    return out
+
+
+@functools.cache
+def _mixing(num_heads: int, device: torch.device, dtype: torch.dtype) -> HeadMixing:
+    return HeadMixing(num_heads, device=device, dtype=dtype)
+
+
 def _dropkey(backend: str, pattern: str) -> Way:
     def run(query: Tensor, key: Tensor, value: Tensor, drop_ratio: float) -> Tensor:
         return attention(query, key, value, drop_ratio=drop_ratio, pattern=pattern, backend=backend)
@@ -50,6 +64,7 @@ WAYS: dict[str, Way] = {
     "softmax, then dropout": _unfused_dropout,
     "the paper's two lines": two_lines,
     "the paper's two lines, compiled": two_lines,
+    "Re-attention, batch norm": _re_attention,
 }
 
 
