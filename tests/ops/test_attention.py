@@ -338,3 +338,18 @@ def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
     assert isinstance(caught.value, dropkey.DropKeyError)
     assert dropkey.backends()["broken"] == "unavailable: no such machine"
     dropkey.attention(q, k, v, drop_ratio=0.3)  # auto passes it by
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "cpu"])
+@pytest.mark.parametrize("pattern", ["element", "column", "token", "block", "cross"])
+def test_the_default_device_does_not_matter(backend, pattern):
+    if dropkey.backends()[backend] != "available":
+        pytest.skip(dropkey.backends()[backend])
+    q, k, v = torch.randn(3, 2, 3, 9, 8)
+    arguments = {"drop_ratio": 0.4, "pattern": pattern, "seed": 5, "grid_size": (3, 3), "backend": backend}
+    want = dropkey.attention(q, k, v, **arguments)
+    with torch.device("meta"):
+        got = dropkey.attention(q, k, v, **arguments)
+        drawn = dropkey.attention(q, k, v, **{**arguments, "seed": None})
+    assert torch.equal(got, want)
+    assert drawn.device.type == "cpu"

@@ -34,7 +34,7 @@ class Draw(NamedTuple):
     ) -> "Draw":
         """Build a draw from what users pass: a number or a tensor as ratio, and an optional seed."""
         if not isinstance(drop_ratio, Tensor):
-            drop_ratio = torch.tensor(drop_ratio, dtype=torch.float64)
+            drop_ratio = torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
         tensor = draw_seed(device) if seed is None else seed_tensor(seed, device)
         return cls(pattern, drop_ratio, tensor, grid_size, num_prefix_tokens)
 

@@ -28,7 +28,7 @@ def draw_keep(draw: Draw, batch: int, num_heads: int, num_queries: int, num_keys
 def numbers_of(draw: Draw | None) -> DrawNumbers:
     """Return a draw as the operators take it; None draws nothing."""
     if draw is None:
-        unread = torch.empty(())
+        unread = torch.empty((), device="cpu")
         return DrawNumbers(unread, unread, unread, [-1, 0, 0, 0, 0])
     ratio = draw.drop_ratio.to(torch.float64)
     place = PATTERNS.index(draw.pattern.name)
