@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.site import Slot, site_of
+from dropkey.adapters.site import site_of
+from dropkey.adapters.slot import Slot
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.regularizers import DropKey
 

@@ -37,7 +37,7 @@ FAULTS = [
         "        logits = torch.where(keep, logits, DROPPED)\n    if allowed is None:",
         "        return logits.softmax(-1) * keep\n    if allowed is None:",
     ),
-    Fault("no training guard", "adapters/site.py", "and (training or self.sampling)", "", TIMM),
+    Fault("no training guard", "adapters/slot.py", "and (training or self.sampling)", "", TIMM),
     Fault("scale from the token axis", "ops/attention.py", "query.shape[-1] ** -0.5", "query.shape[-2] ** -0.5"),
     Fault(
         "finite number added in half precision",
@@ -161,7 +161,7 @@ FAULTS = [
         "index / (depth - 1)",
         "tests/test_schedules.py",
     ),
-    Fault("two seeds in one pass", "adapters/site.py", "if key not in self.seeds:", "if True:", TIMM),
+    Fault("two seeds in one pass", "adapters/forward_pass.py", "if key not in self.seeds:", "if True:", TIMM),
     Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
@@ -169,7 +169,7 @@ FAULTS = [
     Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
     Fault("settings of the schedule", "adapters/settings.py", "site.name: slot.drop_ratio", "site.name: 0.0", SETTINGS),
     Fault(
-        "ratios without memory", "adapters/site.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
+        "ratios without memory", "adapters/slot.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
     ),
     Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
     Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),
@@ -208,12 +208,39 @@ FAULTS = [
     ),
     Fault(
         "mixing in training only",
-        "adapters/site.py",
+        "adapters/slot.py",
         "return self.enabled\n",
         "return self.enabled and training\n",
         MIXING,
     ),
-    Fault("mixing before the drop", "adapters/site.py", "weights(call, call.keep())", "weights(call, None)", MIXING),
+    Fault(
+        "mixing before the drop",
+        "adapters/site.py",
+        "attn = weights(call, call.keep())",
+        "attn = weights(call, None)",
+        MIXING,
+    ),
+    Fault(
+        "maps of before the drop",
+        "adapters/site.py",
+        "self.maps.append(weights(call, call.keep()))",
+        "self.maps.append(weights(call, None))",
+        "tests/adapters/test_maps.py",
+    ),
+    Fault(
+        "similar by rows for columns",
+        "ops/map_similarity.py",
+        "dim=2) > threshold",
+        "dim=3) > threshold",
+        "tests/ops/test_map_similarity.py",
+    ),
+    Fault(
+        "kept keys on whichever backend",
+        "ops/dispatch.py",
+        'reason = None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable()',
+        "reason = None",
+        "tests/adapters/test_token_selection.py",
+    ),
     Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
     Fault(
         "the first blocks for the last",
@@ -265,14 +292,14 @@ FAULTS = [
     ),
     Fault(
         "cascaded heads share a mask",
-        "adapters/site.py",
+        "adapters/forward_pass.py",
         "0 if self.one_mask else self.num_calls",
         "0",
         IN_PLACE,
     ),
     Fault(
         "two maps of one head lose different keys",
-        "adapters/site.py",
+        "adapters/forward_pass.py",
         "0 if self.one_mask else self.num_calls",
         "self.num_calls",
         IN_PLACE,

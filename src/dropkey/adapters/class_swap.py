@@ -14,8 +14,9 @@ from torch.fx import Proxy
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.layout import fold, unfold
-from dropkey.adapters.site import Pass, Site, attach, detach, mixer_of, require_called, site_of
+from dropkey.adapters.site import Site, attach, detach, mixer_of, require_called, site_of
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import SiteError

@@ -12,7 +12,8 @@ from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, sw
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.plan import Plan, planned, restored
 from dropkey.adapters.settings import Settings
-from dropkey.adapters.site import MixSlot, Site, Slot, site_of
+from dropkey.adapters.site import Site, site_of
+from dropkey.adapters.slot import MixSlot, Slot
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError

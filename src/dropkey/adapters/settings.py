@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from dropkey.adapters.site import Site, Slot
+from dropkey.adapters.site import Site
+from dropkey.adapters.slot import Slot
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
 from dropkey.regularizers import REGULARIZERS, DropRegularizer, ReAttention, Regularizer

@@ -6,93 +6,25 @@ the module's ``__dict__``: it adds nothing to the state_dict, and is copied and 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.forward_pass import Pass, Record
+from dropkey.adapters.slot import MixSlot, Slot
 from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import attend, attend_kept
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.reference import dropped_softmax, weights
 from dropkey.patterns import Element, Geometry, Pattern, Token
-from dropkey.philox import draw_seed
-from dropkey.regularizers import AttentionDropout, DropKey, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey
 
-__all__ = ["MIXER", "MixSlot", "Record", "Site", "Slot", "mixer_of", "site_of"]
+__all__ = ["MIXER", "Site", "mixer_of", "site_of"]
 
 MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
 _ATTRIBUTE = "_dropkey_site"
-
-
-class Slot:
-    """One regulariser at one site: its ratio here, and whether it acts.
-
-    ``acts`` and ``sampling`` are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by
-    ratio > 0 alone and not by the ratio's value.
-    """
-
-    def __init__(self, regularizer: Regularizer, handle_id: str, drop_ratio: float, backend: str) -> None:
-        self.regularizer = regularizer
-        self.handle_id = handle_id
-        self.backend = backend
-        self.enabled = True
-        self.sampling = False  # act in evaluation too: Monte Carlo
-        self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")  # whatever the default device
-        self.drop_ratio = drop_ratio
-
-    @property
-    def drop_ratio(self) -> float:
-        """Share of keys dropped here, in [0, 1)."""
-        return float(self.ratio_tensor)
-
-    @drop_ratio.setter
-    def drop_ratio(self, value: float) -> None:
-        self.ratio_tensor.fill_(value)
-        self.is_positive = value > 0
-
-    def acts(self, training: bool) -> bool:
-        """Say whether this slot changes a forward pass of a module in this mode."""
-        return self.enabled and self.is_positive and (training or self.sampling)
-
-
-class MixSlot(Slot):
-    """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
-
-    def acts(self, training: bool) -> bool:
-        """Say whether this slot changes a forward pass of a module in this mode."""
-        return self.enabled
-
-
-class Record(NamedTuple):
-    """What one attention call of a site was given and what it returned; ``verify`` reads it."""
-
-    call: AttentionCall
-    out: Tensor  # before Re-attention
-    maps_per_mask: int = 1  # softmax maps, next to each other on the head axis, that share one mask
-    drops: bool = True
-    attn: Tensor | None = None  # weights that Re-attention mixed, after any drop
-    mixed: Tensor | None = None  # what the site returned, if Re-attention acted
-
-
-class Pass:
-    """One forward pass of a site's module: its attention calls share their seeds, unless each is another head."""
-
-    def __init__(self, training: bool, one_mask: bool = True, mixer: nn.Module | None = None) -> None:
-        self.training = training
-        self.one_mask = one_mask
-        self.mixer = mixer  # what the module mixes its maps with, if Re-attention was applied
-        self.num_calls = 0
-        self.seeds: dict[tuple[str, int], Tensor] = {}
-
-    def seed(self, slot: str, device: torch.device) -> Tensor:
-        """Return the seed of a slot for this pass (or this call of it), drawn when it is first asked for."""
-        key = (slot, 0 if self.one_mask else self.num_calls)
-        if key not in self.seeds:
-            self.seeds[key] = draw_seed(device)
-        return self.seeds[key]
 
 
 @dataclass(eq=False)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.site import Site, Slot, mixer_of
+from dropkey.adapters.site import Site, mixer_of
+from dropkey.adapters.slot import Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.patterns import Element, Token

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dropkey.adapters.site import Pass, Site
+from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.site import Site
 
 __all__ = ["forward_selected"]
 

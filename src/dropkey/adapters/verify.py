@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.site import Record, Site, Slot, per_map
+from dropkey.adapters.forward_pass import Record
+from dropkey.adapters.site import Site, per_map
+from dropkey.adapters.slot import Slot
 from dropkey.adapters.table import shown, text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.site import MIXER, Record, Site, Slot, mixer_of
+from dropkey.adapters.forward_pass import Record
+from dropkey.adapters.site import MIXER, Site, mixer_of
+from dropkey.adapters.slot import Slot
 from dropkey.adapters.table import text_table
 from dropkey.adapters.verify import recording, restored
 from dropkey.errors import SiteError

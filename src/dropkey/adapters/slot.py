@@ -1,0 +1,46 @@
+"""A slot: one regulariser at one site."""
+
+import torch
+
+from dropkey.regularizers import Regularizer
+
+__all__ = ["MixSlot", "Slot"]
+
+
+class Slot:
+    """One regulariser at one site: its ratio here, and whether it acts.
+
+    ``acts`` and ``sampling`` are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by
+    ratio > 0 alone and not by the ratio's value.
+    """
+
+    def __init__(self, regularizer: Regularizer, handle_id: str, drop_ratio: float, backend: str) -> None:
+        self.regularizer = regularizer
+        self.handle_id = handle_id
+        self.backend = backend
+        self.enabled = True
+        self.sampling = False  # act in evaluation too: Monte Carlo
+        self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")  # whatever the default device
+        self.drop_ratio = drop_ratio
+
+    @property
+    def drop_ratio(self) -> float:
+        """Share of keys dropped here, in [0, 1)."""
+        return float(self.ratio_tensor)
+
+    @drop_ratio.setter
+    def drop_ratio(self, value: float) -> None:
+        self.ratio_tensor.fill_(value)
+        self.is_positive = value > 0
+
+    def acts(self, training: bool) -> bool:
+        """Say whether this slot changes a forward pass of a module in this mode."""
+        return self.enabled and self.is_positive and (training or self.sampling)
+
+
+class MixSlot(Slot):
+    """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
+
+    def acts(self, training: bool) -> bool:
+        """Say whether this slot changes a forward pass of a module in this mode."""
+        return self.enabled
