@@ -5,6 +5,7 @@ per process instead of per 1,024 images); treat them as a start.
 """
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 from dropkey.tasks.config import TrainConfig
@@ -53,7 +54,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
 # Weights that were trained before change little, and least in the first blocks.
 _FINE_TUNING = {
     "epochs": 10,
-    "lr": 3e-4,
+    "lr": 1e-4,
     "warmup_epochs": 1,
     "layer_decay": 0.75,
     "clip_grad": 1.0,
@@ -70,7 +71,7 @@ def with_recipe(config: TrainConfig) -> TrainConfig:
     if config.pretrained or config.weights:
         recipe |= _FINE_TUNING
     if config.epochs is not None and config.warmup_epochs is None:
-        recipe["warmup_epochs"] = min(recipe["warmup_epochs"], config.epochs // 4)
+        recipe["warmup_epochs"] = min(recipe["warmup_epochs"], math.ceil(config.epochs / 4))
     unsaid = {name: value for name, value in recipe.items() if getattr(config, name) is None}
     return dataclasses.replace(config, **unsaid)
 
