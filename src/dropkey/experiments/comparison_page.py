@@ -137,7 +137,7 @@ def _legend(colors: Mapping[str, int]) -> str:
 
 
 def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
-    names = ["arm", "val accuracy", f"against {rows[0].label}", "best epoch", "val loss", "gap", "seconds"]
+    names = ["arm", "val accuracy", f"against {rows[0].label}", "best accuracy", "val loss", "gap", "seconds"]
     lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
     for row in rows:
         key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{_text(row.label)}'
@@ -149,7 +149,10 @@ def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
 
 def _reading(rows: Sequence[ArmRow]) -> str:
     """Say in words what the intervals allow to say."""
-    fixed = "Accuracies are those of the last epoch; the best epoch is chosen on the same validation images. "
+    fixed = (
+        "Val accuracy, val loss and gap are those of the last epoch; the best accuracy is that of an epoch chosen on the "
+        "same validation images. "
+    )
     if len(rows) == 1 or rows[0].seeds < 2:
         return fixed + "With one seed an arm there is no spread, and nothing can be told apart from chance."
     compared = [(row.label, row.difference) for row in rows[1:] if row.difference is not None]

@@ -48,7 +48,7 @@ def arm_rows(results: Sequence[Result]) -> list[ArmRow]:
 
 def as_text(rows: Sequence[ArmRow]) -> str:
     """Return the table that ``dropkey compare`` prints."""
-    header = ["arm", "seeds", "val accuracy", "best epoch", "val loss", "gap", "seconds", f"against {rows[0].label}"]
+    header = ["arm", "seeds", "val accuracy", "best accuracy", "val loss", "gap", "seconds", f"against {rows[0].label}"]
     body = [
         [
             row.label,
