@@ -150,8 +150,8 @@ def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
 def _reading(rows: Sequence[ArmRow]) -> str:
     """Say in words what the intervals allow to say."""
     fixed = (
-        "Val accuracy, val loss and gap are those of the last epoch; the best accuracy is that of an epoch chosen on the "
-        "same validation images. "
+        "Val accuracy, val loss and gap are those of the last epoch; the best accuracy is that of an epoch chosen on "
+        "the same validation images. "
     )
     if len(rows) == 1 or rows[0].seeds < 2:
         return fixed + "With one seed an arm there is no spread, and nothing can be told apart from chance."
