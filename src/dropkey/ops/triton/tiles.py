@@ -16,18 +16,18 @@ class Tile(NamedTuple):
 
 INTERPRETED = Tile(32, 32, 4, 1)
 
-# By padded head dimension; among the largest that compile without spilling on every target. Sums over 64 rows or more
-# use Hopper's wide products.
+# By padded head dimension, smaller ones that are not named as 64; among the largest that compile without spilling on
+# every target. Sums over 64 rows or more use Hopper's wide products.
 _HALF = {
-    "forward": {64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
+    "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
     "query": {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
     "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
 }
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles.
 _FLOAT32 = {
-    "forward": {64: Tile(64, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
-    "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
-    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
+    "forward": {16: Tile(32, 32, 8, 1), 64: Tile(64, 32, 8, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
+    "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 16, 1)},
+    "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 8, 1)},
 }
 # A warp has 64 threads on AMD's GPUs, and four of them twice the registers of eight.
 _HALF_HIP = {
@@ -36,9 +36,9 @@ _HALF_HIP = {
     "key_value": {128: Tile(32, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
 }
 _FLOAT32_HIP = {
-    "forward": {256: Tile(16, 32, 4, 1)},
+    "forward": {128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 4, 1)},
     "query": {128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
-    "key_value": {128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
+    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
 }
 
 
@@ -51,9 +51,10 @@ def default_tile(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) ->
         is_float32: whether the tensors are float32.
         is_hip: whether the GPU is AMD's.
     """
-    size = max(block_dim, 64)
-    tile = (_FLOAT32 if is_float32 else _HALF)[kernel][size]
-    return (_FLOAT32_HIP if is_float32 else _HALF_HIP)[kernel].get(size, tile) if is_hip else tile
+    tiles = dict((_FLOAT32 if is_float32 else _HALF)[kernel])
+    if is_hip:
+        tiles |= (_FLOAT32_HIP if is_float32 else _HALF_HIP)[kernel]
+    return tiles[block_dim] if block_dim in tiles else tiles[64]
 
 
 def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) -> list[Tile]:
@@ -61,7 +62,7 @@ def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, is_hip: bool)
     m, n, warps, stages = default_tile(kernel, block_dim, is_float32, is_hip)
     others = [
         (m, n, warps, stages + 1),
-        (m, n, 12 - warps, stages),
+        (m, n, 4 if warps == 8 else 8, stages),
         (m, 2 * n, warps, stages),
         (m, max(32, n // 2), warps, stages),
         (max(16, m // 2), n, 4, stages),
