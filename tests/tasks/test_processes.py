@@ -71,7 +71,7 @@ def test_killed_at_random_moments(alone, tmp_path):
         process = start(root, "--resume")
         wait_for(root / "config.yaml", process)
         try:
-            process.wait(rng.uniform(2, 12))
+            process.communicate(timeout=rng.uniform(2, 12))
             break  # finished before it was killed
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
