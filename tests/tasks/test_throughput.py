@@ -17,7 +17,7 @@ from dropkey.cli import main
 
 pytestmark = pytest.mark.slow
 
-ROUNDS, EPOCHS, BATCH, IMAGES, WORKERS = 5, 3, 64, 256, 1
+ROUNDS, EPOCHS, BATCH, IMAGES, WORKERS = 3, 3, 64, 1024, 1
 CASES = {  # model, side of its input
     "vit_tiny": ("vit_tiny_patch16_224", 96),
     "vit_mini": ("vit_mini_patch4_32", 32),
