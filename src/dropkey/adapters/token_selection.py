@@ -7,6 +7,7 @@ whole forward of the attention class, so it is written for one class, timm's Att
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +40,7 @@ def forward_selected(module: Any, site: Site, forward: Pass, x: Tensor, *args: A
         return None
     query_weights, kv_weights = _split_weights(module)
     query = module.q_norm(_project(x, *query_weights, module.head_dim))
-    key, value = _keys_and_values(module, x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])), *kv_weights)
+    key, value = _keys_and_values(module, _rows(x, kept), *kv_weights)
     out = site.attend_selected(forward, query, key, value)
     if site.records is not None:
         site.record(forward, query, *_keys_and_values(module, x, *kv_weights), out)
@@ -64,6 +65,13 @@ def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Ten
     biases = (None, None) if module.qkv.bias is None else module.qkv.bias.split(sizes)
     query, kv = zip(module.qkv.weight.split(sizes), biases, strict=True)
     return query, kv
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """(B, N, C), (B, K) -> (B, K, C). By whole rows: forward and backward take a third of the time of ``gather``."""
+    batch, tokens, width = x.shape
+    flat = places + tokens * torch.arange(batch, device=x.device)[:, None]
+    return x.reshape(-1, width).index_select(0, flat.flatten()).view(batch, -1, width)
 
 
 def _keys_and_values(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
