@@ -65,10 +65,13 @@ def select(call: AttentionCall, backend: str) -> Backend:
     if backend == "auto":
         return next(b for b in BACKENDS.values() if b.unavailable() is None and b.refuses(call) is None)
     chosen = BACKENDS[check_backend(backend)]
-    reason = chosen.unavailable() or chosen.refuses(call)
-    if reason:
-        raise BackendError(f"backend {backend!r} cannot run this call: {reason}; use backend='auto'")
+    _require(backend, chosen.unavailable() or chosen.refuses(call))
     return chosen
+
+
+def _require(backend: str, refusal: str | None) -> None:
+    if refusal:
+        raise BackendError(f"backend {backend!r} cannot run this call: {refusal}; use backend='auto'")
 
 
 def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
@@ -86,9 +89,7 @@ def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:
         BackendError: the backend asked for cannot run here.
     """
     assert call.draw is None
-    reason = None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable()
-    if reason:
-        raise BackendError(f"backend {backend!r} cannot run this call: {reason}; use backend='auto'")
+    _require(backend, None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable())
     asked = BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]
     ready = (b for b in asked if b.unavailable() is None and b.refuses(call) is None)
     chosen = next(ready, BACKENDS["sdpa"])
