@@ -9,7 +9,7 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 
-__all__ = ["attention_operator", "mask_operator"]
+__all__ = ["attention_operator", "backward_into", "final", "mask_operator"]
 
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 _DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
@@ -87,10 +87,29 @@ def _backward(
     is_causal: bool,
     *draw: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
     grads = _grads_fake(query, key, value)
-    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
+    backward_into(grads, for_bias, grad_out, query, key, value, bias, out, sums, scale, is_causal, *draw)
+    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
+
+
+def backward_into(
+    grads: tuple[Tensor, Tensor, Tensor],
+    grad_bias: Tensor | None,
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    sums: Tensor,
+    scale: float,
+    is_causal: bool,
+    *draw: Any,
+) -> None:
+    """Write the gradients of query, key and value, and add that of the bias, wherever the caller wants to have them."""
+    grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
+    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     call = pack(
         query,
         key,
@@ -99,12 +118,11 @@ def _backward(
         scale=scale,
         is_causal=is_causal,
         bias=kernel_bias,
-        grad_bias=None if for_bias is None else for_bias.expand(*query.shape[:3], key.shape[2]),
+        grad_bias=None if grad_bias is None else grad_bias.expand(*query.shape[:3], key.shape[2]),
         outputs=(out, grad_out, *grads),
         sums=sums,
     )
     kernel().backward(call)
-    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
 
 
 def _backward_fake(
@@ -138,6 +156,13 @@ class _Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise BackendError("backend 'cpu' has no second derivative; use backend='reference'")
+
+
+def final(grads: tuple[Tensor | None, ...], *causes: Tensor) -> tuple[Tensor | None, ...]:
+    """Return gradients such that differentiating them once more, where somebody might, is an error."""
+    if not torch.is_grad_enabled():
+        return grads
+    return tuple(grad if grad is None else _Final.apply(grad, *causes) for grad in grads)
 
 
 class _Attention(torch.autograd.Function):
@@ -178,9 +203,7 @@ class _Attention(torch.autograd.Function):
             grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, *tensors, numbers
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
-        if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            given = tuple(g if g is None else _Final.apply(g, grad_out, query, key, value) for g in given)
-        return (*given, *(None,) * 6)
+        return (*final(given, grad_out, query, key, value), *(None,) * 6)
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -40,12 +40,17 @@ static Cell* pack_plain(Cell* to, long height, Rows<const T> from, long rows, lo
   return to;
 }
 
-// Lanes are rows: to[depth][height], by way of `scratch` (height x width values).
+// Lanes are rows: to[depth][height], by way of `scratch` (height x width values) where rows are no whole vectors.
 template <class Cell, class T>
 static void pack_lanes(Cell* to, Value<Cell>* scratch, long height, Rows<const T> from, long rows, long columns) {
-  long width = width_of<Cell>(columns);
-  pack_rows(scratch, width, height, from, rows, columns);
-  transpose(to, height, scratch, width / kPer<Cell>, height, width / kPer<Cell>);
+  long width = width_of<Cell>(columns), done = 0;
+  if (kPer<Cell> == 1 && width == columns) {
+    done = rows / W * W;
+    transpose(to, height, from.data, from.step, done, columns);
+  }
+  if (done == height) return;
+  pack_rows(scratch, width, height - done, from.from(done), rows - done, columns);
+  transpose(to + done, height, (const uint32_t*)scratch, width / kPer<Cell>, height - done, width / kPer<Cell>);
 }
 
 // Lanes are columns: the panel side of a product along the rows, whole vectors wide.
