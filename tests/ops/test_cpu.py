@@ -135,6 +135,8 @@ def test_a_lone_key_has_no_gradient_but_its_value_s(queries, keys, value_dim, dt
         (1, 1, 40, 1500, 32, 16),  # several blocks of keys in the forward pass
         (1, 2, 50, 70, 256, 256),
         (1, 1, 300, 3, 256, 8),
+        (1, 1, 3, 4200, 8, 8),  # rows of bits longer than the kernel makes ready at once
+        (1, 2, 70, 66, 40, 24),  # two keys past the last whole vector
     ],
 )
 def test_accuracy_on_larger_shapes(batch, heads, queries, keys, dim, value_dim, dtype):

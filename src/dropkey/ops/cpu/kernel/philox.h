@@ -6,11 +6,16 @@
 namespace dropkey {
 
 constexpr int kRounds = 7;
+constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
 constexpr int kCalls = W / 2;  // counters that one vector holds
 
 struct Key {
   uint32_t low, high;
   explicit Key(int64_t seed) : low((uint32_t)seed), high((uint32_t)((uint64_t)seed >> 32)) {}
+
+  // The key of a round, from 0.
+  uint32_t low_of(uint32_t round) const { return low + round * 0x9E3779B9u; }
+  uint32_t high_of(uint32_t round) const { return high + round * 0xBB67AE85u; }
 };
 
 struct Counters {
@@ -36,14 +41,14 @@ INLINE Longs differing(Longs a, Longs b, uint64_t c) {
 }
 
 INLINE Counters round_of(Counters x, uint32_t k0, uint32_t k1) {
-  Longs p0 = product(x.c0, 0xD2511F53u), p1 = product(x.c2, 0xCD9E8D57u);
+  Longs p0 = product(x.c0, kMultiplier0), p1 = product(x.c2, kMultiplier1);
   return {differing(p1 >> 32, x.c1, k0), p1, differing(p0 >> 32, x.c3, k1), p0};
 }
 
 // From counters to words 0 to 3 of each call, in the lower halves of the lanes.
 INLINE Counters philox(Counters x, Key key) {
 #pragma GCC unroll 7
-  for (uint32_t n = 0; n < kRounds; ++n) x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
+  for (uint32_t n = 0; n < kRounds; ++n) x = round_of(x, key.low_of(n), key.high_of(n));
   return x;
 }
 
@@ -66,15 +71,12 @@ struct Block4 {
 };
 
 static Block4 philox_once(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, Key key) {
-  uint32_t k0 = key.low, k1 = key.high;
-  for (int round = 0; round < kRounds; ++round) {
-    uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
-    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+  for (uint32_t n = 0; n < kRounds; ++n) {
+    uint64_t p0 = (uint64_t)c0 * kMultiplier0, p1 = (uint64_t)c2 * kMultiplier1;
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ key.low_of(n);
     c1 = (uint32_t)p1;
-    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ key.high_of(n);
     c3 = (uint32_t)p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
 }
@@ -132,12 +134,12 @@ INLINE void keep_bytes(uint8_t* bytes, Longs w01, Longs w23, uint32_t threshold)
 
 #endif
 
-// What the first three rounds make of a vector of key blocks, for any row: a row adds two words of its own.
-//   round 1: product 0 knows the key block, product 1 neither; the row comes in as `word 0`.
-//   round 2: product 0 knows the row, product 1 the key block.
-//   round 3: product 0 knows the key block; product 1 is the first to know both.
+// What the first three rounds make of a vector of key blocks, for any row; a row adds two words of its own.
+//   round 1: product 0 depends on the key block, product 1 on neither; word 0 takes in the row.
+//   round 2: product 0 depends on the row, product 1 on the key block.
+//   round 3: product 0 depends on the key block; product 1 is the first to depend on both.
 struct KeyBlocks {
-  Longs second, first, third, fourth;  // to be combined with the row: before round 3, and after it
+  Longs word2_before, word0, word2, word3;  // before and after round 3, to be combined with the row
 
   KeyBlocks() = default;
 
@@ -145,12 +147,11 @@ struct KeyBlocks {
     Longs block;
     for (int i = 0; i < kCalls; ++i) block[i] = first_block + (uint64_t)order(i);
     Counters x = round_of({block, Longs{}, Longs{} + head, Longs{} + stream}, key.low, key.high);
-    Longs product1 = product(x.c2, 0xCD9E8D57u);
-    second = x.c3 ^ (uint64_t)(key.high + 0xBB67AE85u);
-    first = product1 ^ (uint64_t)(key.low + 2 * 0x9E3779B9u);
-    Longs word0 = (product1 >> 32) ^ x.c1 ^ (uint64_t)(key.low + 0x9E3779B9u);
-    fourth = product(word0, 0xD2511F53u);
-    third = (fourth >> 32) ^ (uint64_t)(key.high + 2 * 0xBB67AE85u);
+    Longs product1 = product(x.c2, kMultiplier1);
+    word2_before = x.c3 ^ (uint64_t)key.high_of(1);
+    word0 = product1 ^ (uint64_t)key.low_of(2);
+    word3 = product((product1 >> 32) ^ x.c1 ^ (uint64_t)key.low_of(1), kMultiplier0);
+    word2 = (word3 >> 32) ^ (uint64_t)key.high_of(2);
   }
 };
 
@@ -159,20 +160,20 @@ struct Row {
   uint64_t upper, lower;
 
   Row(uint32_t row, uint32_t head, Key key) {
-    uint32_t word0 = (uint32_t)((uint64_t)head * 0xCD9E8D57u >> 32) ^ row ^ key.low;
-    uint64_t both = (uint64_t)word0 * 0xD2511F53u;
+    uint32_t word0 = (uint32_t)((uint64_t)head * kMultiplier1 >> 32) ^ row ^ key.low;
+    uint64_t both = (uint64_t)word0 * kMultiplier0;
     upper = both >> 32, lower = both & 0xffffffffu;
   }
 };
 
 INLINE void draw_blocks(uint8_t* bytes, const KeyBlocks& blocks, Row row, uint32_t threshold, Key key) {
-  Longs product1 = product(blocks.second ^ row.upper, 0xCD9E8D57u);
-  Counters x = {(product1 >> 32) ^ blocks.first, product1, blocks.third ^ row.lower, blocks.fourth};
+  Longs product1 = product(blocks.word2_before ^ row.upper, kMultiplier1);
+  Counters x = {(product1 >> 32) ^ blocks.word0, product1, blocks.word2 ^ row.lower, blocks.word3};
 #pragma GCC unroll 7
-  for (uint32_t n = 3; n < kRounds - 1; ++n) x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
+  for (uint32_t n = 3; n < kRounds - 1; ++n) x = round_of(x, key.low_of(n), key.high_of(n));
   constexpr uint32_t last = kRounds - 1;
-  keep_bytes(bytes, last_words(product(x.c2, 0xCD9E8D57u), x.c1, key.low + last * 0x9E3779B9u),
-             last_words(product(x.c0, 0xD2511F53u), x.c3, key.high + last * 0xBB67AE85u), threshold);
+  keep_bytes(bytes, last_words(product(x.c2, kMultiplier1), x.c1, key.low_of(last)),
+             last_words(product(x.c0, kMultiplier0), x.c3, key.high_of(last)), threshold);
 }
 
 constexpr long kSegment = 64;  // vectors of key blocks that are made ready at once
