@@ -83,10 +83,10 @@ template <int V, class Cell>
 static void panel(int rows, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c, long ldc,
                   bool add, Ahead& ahead) {
   constexpr int R = rows_of_block(V);
-  int groups = (rows + R - 1) / R;
-  for (int g = 0; g < groups; ++g) {
-    int first = (int)((long)rows * g / groups), past = (int)((long)rows * (g + 1) / groups);
-    block_of<R, V>(past - first, depth, a + first * by.row, by, b, ldb, c + first * ldc, ldc, add);
+  for (int groups = (rows + R - 1) / R; groups > 0; --groups) {
+    int taken = (rows + groups - 1) / groups;
+    block_of<R, V>(taken, depth, a, by, b, ldb, c, ldc, add);
+    a += taken * by.row, c += taken * ldc, rows -= taken;
     ahead();
   }
 }
