@@ -1,0 +1,199 @@
+// Re-attention forward. In training a first pass over all images gives the statistics of the maps; what the maps are
+// normalised by follows from the products of centred maps, so the second pass mixes and normalises with one matrix.
+#pragma once
+#include "mixed_scores.h"
+
+namespace dropkey {
+
+constexpr long kMixedMaps = 96 * 1024;  // floats of maps held at once
+constexpr long kMixedItems = 8;
+
+// Sums of the products of centred maps, and the sums of each query.
+template <class T>
+class MixedGram {
+ public:
+  MixedGram(const Problem& problem, const Keep& keep)
+      : p(problem), parts_(p.batch, p.queries, kMixedMaps / (p.heads * (padded(p.keys, 16) + 16)), kMixedItems),
+        scores(p, keep, parts_.tile), totals_((size_t)(items() * p.heads * p.heads)) {}
+
+  long items() const { return p.batch * parts_.parts; }
+
+  void operator()(long item, long) const {
+    Buffers to = take();
+    long b = parts_.image(item), step = p.heads * scores.pitch;
+    scores.pack_keys(to.scores, b);
+    Products products(p.heads, to.vectors, total(item));
+    for (long t = parts_.begin(item); t < parts_.end(item); ++t) {
+      long first = t * parts_.tile, rows = std::min(parts_.tile, p.queries - first);
+      for (long h = 0; h < p.heads; ++h) {
+        float* maps = to.maps + h * scores.pitch;
+        pack_plain(to.queries, rows, p.query.rows<const T>(b, h).from(first), rows, p.head_dim);
+        scores.multiply_panels(maps, step, to.queries, rows, to.scores.keys + h * scores.width * scores.depth, p.head_dim);
+        scores.weigh(to.scores, {b, h, first, rows, 0, scores.width}, maps, step);
+      }
+      for (long i = 0; i < rows; ++i)
+        products.add(to.maps + i * step, to.maps + i * step, scores.pitch, scores.width);
+    }
+    products.fold();
+  }
+
+  // Means over all images, queries and keys, added in the order of the items.
+  void finish(const Mixing& m) const {
+    double count = (double)p.batch * (double)p.queries * (double)p.keys;
+    for (long h = 0; h < p.heads; ++h)
+      for (long g = 0; g <= h; ++g) {
+        double sum = 0;
+        for (long item = 0; item < items(); ++item) sum += total(item)[h * p.heads + g];
+        m.gram[h * p.heads + g] = m.gram[g * p.heads + h] = sum / count;
+      }
+    for (long h = 0; h < p.heads; ++h) {
+      m.var[h] = 0;
+      for (long g = 0; g < p.heads; ++g)
+        for (long f = 0; f < p.heads; ++f)
+          m.var[h] += (double)m.theta[h * p.heads + g] * m.gram[g * p.heads + f] * m.theta[h * p.heads + f];
+      m.var[h] = std::max(m.var[h], 0.0);
+    }
+  }
+
+ private:
+  struct Buffers {
+    typename Scores<T>::Buffers scores;
+    float *queries, *maps, *vectors;
+  };
+
+  Buffers take() const {
+    Arena& memory = arena();
+    for (bool measuring : {true, false}) {
+      memory.begin(measuring);
+      Buffers to;
+      to.scores = scores.take(memory);
+      to.queries = memory.take<float>(parts_.tile * scores.depth);
+      to.maps = memory.take<float>(parts_.tile * p.heads * scores.pitch);
+      to.vectors = memory.take<float>(p.heads * p.heads * W);
+      if (!measuring) return to;
+    }
+    __builtin_unreachable();
+  }
+
+  double* total(long item) const { return &totals_[(size_t)(item * p.heads * p.heads)]; }
+
+  const Problem& p;
+  Parts parts_;
+  Scores<T> scores;
+  mutable std::vector<double> totals_;  // (item, head, head)
+};
+
+template <class T>
+class MixedForward {
+ public:
+  MixedForward(const Problem& problem, const Mixing& mixing, const Keep& keep)
+      : p(problem), m(mixing), parts_(p.batch, p.queries, kMixedMaps / (p.heads * (padded(p.keys, 16) + 16)), kMixedItems),
+        scores(p, keep, parts_.tile), out_width(padded(p.value_dim, 16)) {
+    for (double x : normalizing(p, m)) matrix_.push_back((float)x);
+  }
+
+  long items() const { return p.batch * parts_.parts; }
+
+  void operator()(long item, long) const {
+    Buffers to = take();
+    long b = parts_.image(item);
+    scores.pack_keys(to.scores, b);
+    for (long h = 0; h < p.heads; ++h) pack_value(to, b, h);
+    for (long t = parts_.begin(item); t < parts_.end(item); ++t) {
+      long first = t * parts_.tile;
+      run_tile(to, b, first, std::min(parts_.tile, p.queries - first));
+    }
+  }
+
+ private:
+  struct Buffers {
+    typename Scores<T>::Buffers scores;
+    float *values, *sums, *queries, *maps, *mixed, *out;
+  };
+
+  Buffers take() const {
+    Arena& memory = arena();
+    for (bool measuring : {true, false}) {
+      memory.begin(measuring);
+      Buffers to;
+      to.scores = scores.take(memory);
+      to.values = memory.take<float>(p.heads * scores.width * out_width);
+      to.sums = memory.take<float>(p.heads * out_width);
+      to.queries = memory.take<float>(parts_.tile * scores.depth);
+      to.maps = memory.take<float>(parts_.tile * p.heads * scores.pitch);
+      to.mixed = memory.take<float>(p.heads * kMixKeys);
+      to.out = memory.take<float>(parts_.tile * out_width);
+      if (!measuring) return to;
+    }
+    __builtin_unreachable();
+  }
+
+  void pack_value(Buffers& to, long b, long h) const {
+    float *values = to.values + h * scores.width * out_width, *sums = to.sums + h * out_width;
+    pack_along(values, scores.width, p.value.rows<const T>(b, h), p.keys, p.value_dim);
+    std::vector<double> sum((size_t)out_width);
+    add_rows(sum.data(), values, out_width, p.keys, out_width);
+    for (long d = 0; d < out_width; ++d) sums[d] = (float)sum[(size_t)d];
+  }
+
+  void run_tile(Buffers& to, long b, long first, long rows) const {
+    long step = p.heads * scores.pitch;
+    for (long h = 0; h < p.heads; ++h) {
+      Patch at{b, h, first, rows, 0, scores.width};
+      float* maps = to.maps + h * scores.pitch;
+      pack_plain(to.queries, rows, p.query.rows<const T>(b, h).from(first), rows, p.head_dim);
+      scores.multiply_panels(maps, step, to.queries, rows, to.scores.keys + h * scores.width * scores.depth, p.head_dim);
+      if (m.training)
+        scores.weigh_again(to.scores, at, maps, step);
+      else
+        scores.weigh(to.scores, at, maps, step);
+    }
+    for (long i = 0; i < rows; ++i)
+      mix_maps(to.maps + i * step, matrix_.data(), p.heads, scores.pitch, scores.width, to.mixed);
+    for (long h = 0; h < p.heads; ++h) {
+      const float* values = to.values + h * scores.width * out_width;
+      for (long c = 0; c < scores.cut.chunks; ++c) {
+        long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
+        product(rows, out_width, keys, to.maps + h * scores.pitch + begin, {step, 1}, values + begin * out_width,
+                out_width, to.out, out_width, c > 0);
+      }
+      finish(to, b, h, first, rows);
+    }
+  }
+
+  void finish(Buffers& to, long b, long h, long first, long rows) const {
+    write(m.mixed.rows<T>(b, h).from(first), to.out, out_width, rows, p.value_dim, 1);
+    Rows<T> out = p.out.rows<T>(b, h).from(first);
+    const float* sums = to.sums + h * out_width;
+    for (long i = 0; i < rows; ++i) {
+      float* row = to.out + i * out_width;
+      for (long d = 0; d < p.value_dim; ++d) row[d] = m.gain[h] * row[d] + m.offset[h] * sums[d];
+      if (m.identity) {
+        const T* plain = m.plain.rows<const T>(b, h).row(first + i);
+        for (long d = 0; d < p.value_dim; ++d) row[d] += *m.identity * widen(plain[d]);
+      }
+      write_row(out.row(i), row, p.value_dim, 1);
+    }
+  }
+
+  const Problem& p;
+  const Mixing& m;
+  Parts parts_;
+  Scores<T> scores;
+  long out_width;
+  std::vector<float> matrix_;
+};
+
+template <class T>
+static void mix_forward(const Problem& p, const Mixing& m) {
+  Keep keep(p);
+  if (m.training) {
+    MixedGram<T> gram(p, keep);
+    share(gram.items(), p.threads, gram);
+    gram.finish(m);
+  }
+  MixedForward<T> pass(p, m, keep);
+  share(pass.items(), p.threads, pass);
+}
+
+}  // namespace dropkey

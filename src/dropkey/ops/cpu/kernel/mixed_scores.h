@@ -1,0 +1,122 @@
+// The centred weights of a tile of queries in all heads of one image, which each pass of the mixing computes anew.
+#pragma once
+#include "keep.h"
+#include "mixing.h"
+#include "operands.h"
+#include "pool.h"
+#include "rows.h"
+
+namespace dropkey {
+
+// One part of the queries of one image is one item. The number of parts depends on the call alone, so that no sum
+// depends on the number of threads.
+struct Parts {
+  long tile, tiles, parts;
+
+  Parts(long batch, long queries, long most_rows, long wanted)
+      : tile(piece_of(queries, std::max(most_rows / 6 * 6, 6L), 6)), tiles((queries + tile - 1) / tile),
+        parts(std::min(tiles, (wanted + batch - 1) / batch)) {}
+
+  long image(long item) const { return item / parts; }
+  long begin(long item) const { return tiles * (item % parts) / parts; }
+  long end(long item) const { return tiles * (item % parts + 1) / parts; }
+};
+
+template <class T>
+class Scores {
+ public:
+  Scores(const Problem& problem, const Keep& keep, long tile)
+      : p(problem), cut(p.keys), width(cut.groups * 16), pitch((cut.groups | 1) * 16),
+        depth(width_of<float>(p.head_dim)), tile(tile), keep_(keep) {}
+
+  struct Buffers {
+    float *keys, *scratch;  // of all heads; for packing
+    uint8_t *bits, *allowed, *uniform;
+  };
+
+  Buffers take(Arena& memory) const {
+    Buffers to;
+    to.keys = memory.take<float>(p.heads * width * depth);
+    to.scratch = memory.take<float>(64 * depth);
+    to.bits = memory.take<uint8_t>(tile * width / 8);
+    to.allowed = memory.take<uint8_t>(width / 8);
+    to.uniform = memory.take<uint8_t>(tile);
+    return to;
+  }
+
+  void pack_keys(Buffers& to, long b) const {
+    for (long h = 0; h < p.heads; ++h) pack_panels(to.keys + h * width * depth, to.scratch, p.key.rows<const T>(b, h), p.head_dim);
+  }
+
+  // Rows of a head as panels whose lanes are neighbouring keys, chunk by chunk.
+  void pack_panels(float* to, float* scratch, Rows<const T> rows, long columns) const {
+    for (long c = 0; c < cut.chunks; ++c) {
+      long first = cut.begin(c), real = std::min(cut.width(c), p.keys - first);
+      pack_lanes(to + first * width_of<float>(columns), scratch, cut.width(c), rows.from(first), real, columns);
+    }
+  }
+
+  // Products of packed rows with the panels of one head, `step` floats from row to row.
+  void multiply_panels(float* to, long step, const float* rows, long count, const float* panels, long columns) const {
+    long row = width_of<float>(columns);
+    for (long c = 0; c < cut.chunks; ++c)
+      product(count, cut.width(c), columns, rows, {row, 1, piece_for(p)}, panels + cut.begin(c) * row, cut.width(c),
+              to + cut.begin(c), step, false);
+  }
+
+  // Logits of one head to centred weights, and their sums.
+  void weigh(Buffers& to, const Patch& at, float* maps, long step) const {
+    draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
+    float *highest = sums_of(p, at.batch, at.head) + at.first, *share = highest + p.batch * p.heads * p.queries;
+    for (long i = 0; i < at.rows; ++i, maps += step) {
+      const uint8_t* bits = to.bits + i * at.pitch();
+      if (to.uniform[i]) {
+        fill_zeros(maps, width);
+        highest[i] = kInfinity, share[i] = mean();
+      } else {
+        highest[i] = highest_kept(maps, bits, width);
+        share[i] = 1 / exponentiate(maps, maps, bits, unit(), highest[i], width);
+        centre(maps, share[i]);
+      }
+    }
+  }
+
+  // The same from known sums.
+  void weigh_again(Buffers& to, const Patch& at, float* maps, long step) const {
+    const float *highest = sums_of(p, at.batch, at.head), *share = highest + p.batch * p.heads * p.queries;
+    redraw_tile(keep_, at, to.bits, to.allowed, highest);
+    for (long i = at.first; i < at.first + at.rows; ++i, maps += step) {
+      if (highest[i] == kInfinity)
+        fill_zeros(maps, width);
+      else
+        weigh_row(maps, to.bits + (i - at.first) * at.pitch(), highest[i], share[i]);
+    }
+  }
+
+  float mean() const { return 1 / (float)p.keys; }
+
+  const Problem& p;
+  Cut cut;
+  long width, pitch, depth, tile;
+
+ private:
+  float unit() const { return (float)(p.scale * kLog2e); }
+
+  void centre(float* maps, float share) const {
+    for (long k = 0; k < width; k += W) store(maps + k, load(maps + k) * splat(share) - splat(mean()));
+    for (long k = p.keys; k < width; ++k) maps[k] = 0;
+  }
+
+  void weigh_row(float* maps, const uint8_t* bits, float highest, float share) const {
+    Floats factor = splat(unit()), origin = splat(highest), part = splat(share), middle = splat(mean());
+    for (long k = 0; k < width; k += W) {
+      Floats weight = power2((load(maps + k) - origin) * factor);
+      store(maps + k, only(mask_at(bits, (int)(k / W)), weight) * part - middle);
+    }
+    for (long k = p.keys; k < width; ++k) maps[k] = 0;
+  }
+
+  const Keep& keep_;
+};
+
+}  // namespace dropkey
