@@ -129,9 +129,7 @@ def _backward(
     plain = None if plain is None else rows(plain)
     factors = _factors(theta, gain, offset, identity)
     grads, factor_grads = grads_fake(query, key, value), _factor_grads(theta)
-    problem = pack(
-        query, key, value, DrawNumbers(*draw), scale=scale, outputs=(mixed, grad_out, *grads), sums=sums
-    )
+    problem = pack(query, key, value, DrawNumbers(*draw), scale=scale, outputs=(mixed, grad_out, *grads), sums=sums)
     kernel().mixed_backward(problem, _pack_mixing(training, eps, factors, (gram, var), factor_grads, plain, mixed))
     return (*grads, *factor_grads)
 
