@@ -16,7 +16,7 @@ from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
 from dropkey.ops.cpu.operators import DRAW, grads_fake, rows, token_major
 
-__all__ = ["mixed_operator"]
+__all__ = ["mixed_operator", "pack_mixing"]
 
 # identity, plain: both or none. Returns out, mixed, sums (see pack), gram and var.
 _SCHEMAS = (
@@ -36,7 +36,7 @@ mixed_operator = torch.ops.dropkey.cpu_mixed_attention.default
 _backward_operator = torch.ops.dropkey.cpu_mixed_attention_backward.default
 
 
-def _pack_mixing(
+def pack_mixing(
     training: bool,
     eps: float,
     factors: Sequence[Tensor | None],
@@ -85,7 +85,7 @@ def _forward(
     out, mixed, sums, gram, own = _outputs(query, value)
     statistics = gram, own if var is None else own.copy_(var)
     problem = pack(query, key, value, DrawNumbers(*draw), scale=scale, outputs=(out,), sums=sums)
-    mixing = _pack_mixing(var is None, eps, factors, statistics, (None,) * 4, plain, mixed)
+    mixing = pack_mixing(var is None, eps, factors, statistics, (None,) * 4, plain, mixed)
     kernel().mixed_forward(problem, mixing)
     return out, mixed, sums, gram, own
 
@@ -130,7 +130,7 @@ def _backward(
     factors = _factors(theta, gain, offset, identity)
     grads, factor_grads = grads_fake(query, key, value), _factor_grads(theta)
     problem = pack(query, key, value, DrawNumbers(*draw), scale=scale, outputs=(mixed, grad_out, *grads), sums=sums)
-    kernel().mixed_backward(problem, _pack_mixing(training, eps, factors, (gram, var), factor_grads, plain, mixed))
+    kernel().mixed_backward(problem, pack_mixing(training, eps, factors, (gram, var), factor_grads, plain, mixed))
     return (*grads, *factor_grads)
 
 
