@@ -10,7 +10,7 @@
 
 namespace dropkey {
 
-constexpr long kMixedSlopes = 96 * 1024;  // floats of maps and of their gradients held at once
+constexpr long kMixedBackwardRows = 24;
 constexpr long kMixedParts = 4;           // each has gradients of key and value of its own
 
 // What the gradient of `out` and the saved tensors say of each head of each image.
@@ -102,7 +102,7 @@ class MixedBackward {
  public:
   MixedBackward(const Problem& problem, const Mixing& mixing, const Keep& keep, const MixedMoments<T>& moments)
       : p(problem), m(mixing), moments(moments), by(p, m, moments),
-        parts_(p.batch, p.queries, kMixedSlopes / (2 * p.heads * (padded(p.keys, 16) + 16)), kMixedParts),
+        parts_(p, 2 * p.heads, kMixedBackwardRows, kMixedParts),
         scores(p, keep, parts_.tile), depth(scores.depth), depth_v(width_of<float>(p.value_dim)), pitch(scores.pitch),
         step(2 * p.heads * pitch), products_((size_t)(items() * p.heads * p.heads)),
         grads_(parts_.parts > 1 ? (size_t)(items() * p.heads * p.keys * (depth + depth_v)) : 0) {}

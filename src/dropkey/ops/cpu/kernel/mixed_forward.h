@@ -5,15 +5,15 @@
 
 namespace dropkey {
 
-constexpr long kMixedMaps = 96 * 1024;  // floats of maps held at once
-constexpr long kMixedItems = 8;
+constexpr long kMixedRows = 42;  // least number of queries in a tile
+constexpr long kMixedItems = 8;  // as many at least, where there are queries for them
 
 // Sums of the products of centred maps, and the sums of each query.
 template <class T>
 class MixedGram {
  public:
   MixedGram(const Problem& problem, const Keep& keep)
-      : p(problem), parts_(p.batch, p.queries, kMixedMaps / (p.heads * (padded(p.keys, 16) + 16)), kMixedItems),
+      : p(problem), parts_(p, p.heads, kMixedRows, kMixedItems),
         scores(p, keep, parts_.tile), totals_((size_t)(items() * p.heads * p.heads)) {}
 
   long items() const { return p.batch * parts_.parts; }
@@ -87,7 +87,7 @@ template <class T>
 class MixedForward {
  public:
   MixedForward(const Problem& problem, const Mixing& mixing, const Keep& keep)
-      : p(problem), m(mixing), parts_(p.batch, p.queries, kMixedMaps / (p.heads * (padded(p.keys, 16) + 16)), kMixedItems),
+      : p(problem), m(mixing), parts_(p, p.heads, kMixedRows, kMixedItems),
         scores(p, keep, parts_.tile), out_width(padded(p.value_dim, 16)) {
     for (double x : normalizing(p, m)) matrix_.push_back((float)x);
   }

@@ -8,14 +8,20 @@
 
 namespace dropkey {
 
+constexpr long kMaps = 256 * 1024;  // floats of maps, and of their gradients, held at once
+
+// Floats from one map of a query to the next: odd multiples of a cache line, see backward.h.
+INLINE long pitch_of(const Problem& p) { return (Cut(p.keys).groups | 1) * 16; }
+
 // One part of the queries of one image is one item. The number of parts depends on the call alone, so that no sum
-// depends on the number of threads.
+// depends on the number of threads. Tiles fit the second level cache, but small ones read the panels of all keys too
+// often: `least` rows are worth more than that.
 struct Parts {
   long tile, tiles, parts;
 
-  Parts(long batch, long queries, long most_rows, long wanted)
-      : tile(piece_of(queries, std::max(most_rows / 6 * 6, 6L), 6)), tiles((queries + tile - 1) / tile),
-        parts(std::min(tiles, (wanted + batch - 1) / batch)) {}
+  Parts(const Problem& p, long maps, long least, long wanted)
+      : tile(piece_of(p.queries, std::max(kMaps / (maps * pitch_of(p)) / 6 * 6, least), 6)),
+        tiles((p.queries + tile - 1) / tile), parts(std::min(tiles, (wanted + p.batch - 1) / p.batch)) {}
 
   long image(long item) const { return item / parts; }
   long begin(long item) const { return tiles * (item % parts) / parts; }
@@ -26,7 +32,7 @@ template <class T>
 class Scores {
  public:
   Scores(const Problem& problem, const Keep& keep, long tile)
-      : p(problem), cut(p.keys), width(cut.groups * 16), pitch((cut.groups | 1) * 16),
+      : p(problem), cut(p.keys), width(cut.groups * 16), pitch(pitch_of(p)),
         depth(width_of<float>(p.head_dim)), tile(tile), keep_(keep) {}
 
   struct Buffers {
