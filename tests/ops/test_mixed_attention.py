@@ -80,10 +80,10 @@ def run(attention, tensors, mixer, draw=None, **arguments):
 def check(tensors, mixer, draw=None, **arguments):
     """At most twice the error of the unfused form in float32, plus a few roundings of the largest value.
 
-    Batch norm magnifies the rounding of nearly constant maps, in the unfused form too: so that is the measure.
-    The bias before a batch norm in training has no gradient: what the unfused form gives there is its rounding. So have,
-    nearly, all maps of a few weights: the largest value is that of a norm whose statistics are held. And the gradient of
-    a factor is a sum of products that cancel, with the rounding of all of them.
+    Batch norm magnifies the rounding of nearly constant maps, in the unfused form too: so that is the measure. The bias
+    before a batch norm in training has no gradient: what the unfused form gives there is its rounding. Nearly none have
+    maps of a few weights: the largest value is that of a norm whose statistics are held. And the gradient of a factor
+    is a sum of products that cancel, with the rounding of all of them.
     """
     wide, single = [t.double() for t in tensors], [t.float() for t in tensors]
     ours = run(fused, tensors, copy.deepcopy(mixer), draw, **arguments)
@@ -198,6 +198,15 @@ def test_running_statistics_are_those_of_torch(momentum):
     before = {name: buffer.clone() for name, buffer in ours.named_buffers()}
     run(fused, tensors, ours.eval())
     assert all(torch.equal(buffer, before[name]) for name, buffer in ours.named_buffers())
+
+
+def test_two_forward_passes_before_a_backward_pass():
+    """As with torch's own layer, also where the first one was not fused: its graph holds the running statistics."""
+    tensors, mixer = inputs(2, 3, 9, 17, 12, 8), mixing(3)
+    call = AttentionCall(*tensors[:3], None, False, 1.0, None)
+    outs = [unfused(call, mixer), fused(call, mixer), fused(call, mixer)]
+    sum(out.sum() for out in outs).backward()
+    assert mixer.theta.weight.grad.isfinite().all()
 
 
 def test_statistics_of_the_batch_in_evaluation_too():

@@ -41,10 +41,10 @@ def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> 
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None or _is_recomputing():
         return
     assert norm.momentum is not None
-    with torch.no_grad():
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-        norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+    # By `data`, as torch's layer does below autograd: a graph of an earlier call may hold the running statistics.
+    for running, batch in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        running.data.lerp_(batch.to(running.dtype), norm.momentum)
 
 
 def _run(norm: nn.Module, x: Tensor) -> Tensor:
