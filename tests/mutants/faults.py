@@ -251,7 +251,7 @@ FAULTS = [
     ),
     Fault(
         "mixed by the matrix transposed",
-        "ops/cpu/kernel/mixed_backward.h",
+        "ops/cpu/kernel/mixed_moments.h",
         "slopes[(size_t)(g * 2 * heads + h)] = outer[(size_t)(h * heads + g)];",
         "slopes[(size_t)(g * 2 * heads + h)] = outer[(size_t)(g * heads + h)];",
         MIXED,

@@ -7,6 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 import dropkey
@@ -350,6 +351,7 @@ def _with(change):
         ({}, nn.SyncBatchNorm.convert_sync_batchnorm(mixing(2)), "SyncBatchNorm"),
         ({}, nn.Sequential(mixing(2)), "Sequential"),
         ({}, _with(lambda m: setattr(m.norm, "momentum", None)), "momentum=None"),
+        ({}, _with(lambda m: parametrize.register_parametrization(m.theta, "weight", nn.Tanh())), "theta is a"),
         ({}, _with(lambda m: m.register_forward_hook(print)), "listens"),
         ({}, _with(lambda m: m.theta.register_forward_pre_hook(print)), "listens"),
         ({}, _with(lambda m: setattr(m, "forward", m.forward)), "replaced"),

@@ -47,6 +47,8 @@ def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
     parts: tuple[nn.Module, ...] = (mixer, mixer.theta, norm)  # type: ignore[assignment]
     if any("forward" in vars(part) or any(getattr(part, hooks) for hooks in _HOOKS) for part in parts):
         return "somebody listens to the mixing, or has replaced its forward"
+    if type(mixer.theta) is not nn.Conv2d:
+        return f"its theta is a {type(mixer.theta).__name__}"
     if type(norm) is not nn.BatchNorm2d or norm.momentum is None:
         return f"its norm is {norm}"
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in mixer.parameters()):

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
-from dropkey.ops.cpu.operators import DRAW, grads_fake, rows, token_major
+from dropkey.ops.cpu.operators import DRAW, Final, grads_fake, rows, token_major
 
 __all__ = ["mixed_operator", "pack_mixing"]
+
+_NO_SECOND = "Re-attention on backend 'cpu' has no second derivative; run it in float64"
 
 # identity, plain: both or none. Returns out, mixed, sums (see pack), gram and var.
 _SCHEMAS = (
@@ -145,18 +146,6 @@ def _factor_grads(theta: Tensor) -> tuple[Tensor, ...]:
     return tuple(theta.new_empty(shape) for shape in ((heads, heads), (heads,), (heads,), (1,)))
 
 
-class _Final(torch.autograd.Function):
-    """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, *causes: Tensor) -> Tensor:
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise BackendError("Re-attention on backend 'cpu' has no second derivative; run it in float64")
-
-
 class _MixedAttention(torch.autograd.Function):
     """The autograd formula; ``plain`` gets no gradient, since query, key and value get that of both terms."""
 
@@ -198,7 +187,7 @@ class _MixedAttention(torch.autograd.Function):
         given = _backward_operator(grad_out, *saved[:12], training, eps, scale, *saved[12:], numbers)
         if torch.is_grad_enabled():  # somebody wants to differentiate once more
             causes = [t for t in (grad_out, *saved[:8]) if t is not None]
-            given = tuple(_Final.apply(g, *causes) for g in given)
+            given = tuple(Final.apply(g, _NO_SECOND, *causes) for g in given)
         grad_query, grad_key, grad_value, *factors, grad_identity = given
         has_identity = saved[7] is not None
         return grad_query, grad_key, grad_value, None, *factors, grad_identity if has_identity else None, *(None,) * 7

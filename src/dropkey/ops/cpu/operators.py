@@ -9,10 +9,12 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 
-__all__ = ["DRAW", "attention_operator", "grads_fake", "mask_operator", "rows", "token_major"]
+__all__ = ["DRAW", "Final", "attention_operator", "grads_fake", "mask_operator", "rows", "token_major"]
 
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
+
+_NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
 
 _SCHEMAS = (
     "cpu_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal, "
@@ -128,16 +130,17 @@ def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *dra
     return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool)
 
 
-class _Final(torch.autograd.Function):
+class Final(torch.autograd.Function):
     """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, *causes: Tensor) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, message: str, *causes: Tensor) -> Tensor:
+        ctx.message = message
         return grad.view_as(grad)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise BackendError("backend 'cpu' has no second derivative; use backend='reference'")
+        raise BackendError(ctx.message)
 
 
 class _Attention(torch.autograd.Function):
@@ -179,7 +182,7 @@ class _Attention(torch.autograd.Function):
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
         if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            given = tuple(g if g is None else _Final.apply(g, grad_out, query, key, value) for g in given)
+            given = tuple(g if g is None else Final.apply(g, _NO_SECOND, grad_out, query, key, value) for g in given)
         return (*given, *(None,) * 6)
 
 

@@ -51,7 +51,8 @@ class Scores {
   }
 
   void pack_keys(Buffers& to, long b) const {
-    for (long h = 0; h < p.heads; ++h) pack_panels(to.keys + h * width * depth, to.scratch, p.key.rows<const T>(b, h), p.head_dim);
+    for (long h = 0; h < p.heads; ++h)
+      pack_panels(to.keys + h * width * depth, to.scratch, p.key.rows<const T>(b, h), p.head_dim);
   }
 
   // Rows of a head as panels whose lanes are neighbouring keys, chunk by chunk.
@@ -68,6 +69,12 @@ class Scores {
     for (long c = 0; c < cut.chunks; ++c)
       product(count, cut.width(c), columns, rows, {row, 1, piece_for(p)}, panels + cut.begin(c) * row, cut.width(c),
               to + cut.begin(c), step, false);
+  }
+
+  // Logits of one head; its packed queries stay in `queries`.
+  void score(Buffers& to, const Patch& at, float* queries, float* maps, long step) const {
+    pack_plain(queries, at.rows, p.query.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.head_dim);
+    multiply_panels(maps, step, queries, at.rows, to.keys + at.head * width * depth, p.head_dim);
   }
 
   // Logits of one head to centred weights, and their sums.

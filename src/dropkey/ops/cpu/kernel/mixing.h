@@ -7,6 +7,10 @@
 // centred before they are multiplied: nearly constant maps would cancel after it. A tile holds its maps query by query,
 // and those of a query head by head.
 #pragma once
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
 #include "gemm.h"
 #include "pack.h"
 #include "problem.h"
