@@ -1,6 +1,5 @@
 """How the kernel is built: where it is kept, what is said when it cannot be, and every instruction set by force."""
 
-import os
 import subprocess
 import sys
 
@@ -48,19 +47,30 @@ for heads, queries, keys, dim in ((3, 65, 65, 64), (7, 9, 33, 35), (12, 300, 130
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "isa", ["avx2", pytest.param("avx512", marks=pytest.mark.slow), pytest.param("plain", marks=pytest.mark.slow)]
+    "isa",
+    ["avx2", *(pytest.param(isa, marks=pytest.mark.slow) for isa in ("avx512bf16", "avx512", "plain"))],
 )
-def test_every_instruction_set(isa):
+def test_every_instruction_set(isa, monkeypatch):
+    monkeypatch.setenv("DROPKEY_CPU_ISA", isa)
     if isa not in build.instruction_sets():
         pytest.skip(f"this processor has no {isa}")
     done = subprocess.run(
         [sys.executable, "-c", f"ISA = {isa!r}\n{PROBE}"],
-        env={**os.environ, "DROPKEY_CPU_ISA": isa},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("vendor", "best"), [("AuthenticAMD", "avx512bf16"), ("GenuineIntel", "avx512")])
+def test_dot_products_of_bfloat16_are_used_where_they_are_fast(vendor, best, monkeypatch):
+    flags = {vendor}.union(*(needed for needed, _ in build.INSTRUCTION_SETS.values()))
+    monkeypatch.setattr(build, "_processor_flags", lambda: flags)
+    monkeypatch.delenv("DROPKEY_CPU_ISA", raising=False)
+    assert build.instruction_sets()[0] == best
+    monkeypatch.setenv("DROPKEY_CPU_ISA", "avx512bf16")
+    assert build.instruction_sets()[0] == "avx512bf16"
 
 
 def test_unknown_instruction_set(monkeypatch):

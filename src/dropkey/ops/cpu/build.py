@@ -21,7 +21,7 @@ TIME_LIMIT_S = 180
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-w")
 _AVX512 = ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
 
-# From the best to the one that every machine has: what the processor must name among its flags, what the compiler is
+# From the best to the one that every machine has: what the processor must name among its flags, and what the compiler is
 # told. On aarch64 "plain" is NEON, which every such compiler uses by itself.
 INSTRUCTION_SETS: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "avx512bf16": (
@@ -38,11 +38,21 @@ class BuildError(Exception):
     """The kernel cannot be built here; the message is one line that says why."""
 
 
+# Intel's processors make dot products of bfloat16 at half the rate of multiply-adds: numbers are widened there, which is
+# 1.7 times as fast.
+_BEST = {"AuthenticAMD": "avx512bf16", "GenuineIntel": "avx512"}
+
+
 def instruction_sets() -> list[str]:
-    """Return the instruction sets of this processor, best first, none better than DROPKEY_CPU_ISA allows."""
+    """Return the instruction sets of this processor, best first, beginning with DROPKEY_CPU_ISA if that is set.
+
+    Raises:
+        BuildError: DROPKEY_CPU_ISA names none.
+    """
     have = _processor_flags()
     names = list(INSTRUCTION_SETS)
-    best = os.environ.get("DROPKEY_CPU_ISA", names[0])
+    asked = os.environ.get("DROPKEY_CPU_ISA")
+    best = asked or next((isa for vendor, isa in _BEST.items() if vendor in have), names[0])
     if best not in names:
         raise BuildError(f"DROPKEY_CPU_ISA is {best!r}, which is none of {', '.join(names)}")
     return [name for name in names[names.index(best) :] if INSTRUCTION_SETS[name][0] <= have]
@@ -68,12 +78,13 @@ def build(isa: str) -> Path:
 
 
 def _processor_flags() -> set[str]:
-    """Names of the instruction sets, as Linux lists them; nothing where it is not Linux."""
+    """Names of the vendor and of the instruction sets, as Linux lists them; nothing where it is not Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    named = (next((line for line in lines if line.startswith(key)), "") for key in ("vendor_id", "flags"))
+    return {word for line in named for word in line.partition(":")[2].split()}
 
 
 def _compiler() -> list[str]:

@@ -163,9 +163,9 @@ class Backward {
   // Logits, and products of gradient and value, of a chunk of keys, written from column `column` on.
   void score(Buffers& to, const Patch& at, long first, long keys, long column) const {
     long offset = first - at.first_key, row_qk = width_qk / kPer<Cell>, row_v = width_v / kPer<Cell>;
-    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.head_dim), to.query, {row_qk, 1, piece_for(p)},
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.head_dim), to.query, {row_qk, 1, kPiece<Cell>},
              to.key_lanes + offset * row_qk, keys, to.logits + column, pitch, false, to.ahead);
-    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.value_dim), to.grad_out, {row_v, 1, piece_for(p)},
+    multiply((int)at.rows, (int)keys, depth_of<Cell>(p.value_dim), to.grad_out, {row_v, 1, kPiece<Cell>},
              to.value_lanes + offset * row_v, keys, to.products + column, pitch, false, to.ahead);
   }
 
@@ -175,11 +175,11 @@ class Backward {
     long offset = first - at.first_key, even = padded(at.rows, per), step = pitch;
     long real = std::min(keys, p.keys - first);
     if constexpr (per > 1) pair_up(to, at.rows, keys, column), step = kPitch, column = 0;
-    multiply((int)real, (int)lanes_v, even / per, to.weights_along + column, {1, step}, to.grad_out_along, lanes_v,
+    multiply((int)real, (int)lanes_v, even / per, to.weights_along + column, {1, step, kWhole}, to.grad_out_along, lanes_v,
              to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
-    multiply((int)real, (int)lanes_qk, even / per, to.slopes_along + column, {1, step}, to.query_along, lanes_qk,
+    multiply((int)real, (int)lanes_qk, even / per, to.slopes_along + column, {1, step, kWhole}, to.query_along, lanes_qk,
              to.grad_key + offset * lanes_qk, lanes_qk, true, to.ahead);
-    multiply((int)at.rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes + column, {step / per, 1},
+    multiply((int)at.rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes + column, {step / per, 1, kWhole},
              to.key_along + offset / per * lanes_qk, lanes_qk,
              to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true, to.ahead);
   }
@@ -195,14 +195,13 @@ class Backward {
         fill_share(logits, bits, share[i], keys);
         fill_zeros(products, keys);
       } else {
-        float unit = (float)(p.scale * kLog2e);
+        Factor unit(p.scale * kLog2e);
         if (p.bias_kind == kFloatBias) {
           load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-          add_bias(logits, to.bias, unit, keys);
-          unit = 1;
+          add_bias(logits, to.bias, unit.high, keys);
+          unit = Factor(1);
         }
-        weigh(logits, bits, unit, highest[i], share[i], keys);
-        slope(products, logits, whole ? dot(logits, products, keys) : delta[i], keys);
+        weigh(logits, products, bits, unit, highest[i], share[i], whole ? nullptr : delta + i, keys);
         if (p.grad_bias.data) add_slopes(p, at.batch, at.head, at.first + i, first, products, keys);
       }
     }

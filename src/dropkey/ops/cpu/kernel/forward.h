@@ -101,12 +101,12 @@ class Forward {
   void run_block(Buffers& to, const Patch& at, long chunk, long past) const {
     long first = cut.begin(chunk), row = width_of<Cell>(p.head_dim) / kPer<Cell>;
     for (long c = chunk; c < past; ++c)
-      multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, piece_for(p)},
+      multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, kPiece<Cell>},
                panel_of(to, c), cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
     for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.begin(past) - first);
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)out_width, depth_of<Cell>(std::min(cut.width(c), p.keys - cut.begin(c))),
-               to.weights + (cut.begin(c) - first) / kPer<Cell>, {pitch() / kPer<Cell>, 1},
+               to.weights + (cut.begin(c) - first) / kPer<Cell>, {pitch() / kPer<Cell>, 1, kWhole},
                to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out, out_width, true,
                to.ahead);
   }
@@ -135,21 +135,21 @@ class Forward {
       to.total[i] += fill_ones(weights, bits, keys);
       return;
     }
-    float unit = (float)(p.scale * kLog2e);
+    Factor unit(p.scale * kLog2e);
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-      add_bias(logits, to.bias, unit, keys);
-      unit = 1;
+      add_bias(logits, to.bias, unit.high, keys);
+      unit = Factor(1);
     }
     float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits, keys));
     if (highest == -kInfinity) return fill_zeros(weights, keys);
-    if (highest > before && before != -kInfinity) shrink(to, i, (before - highest) * unit);
+    if (highest > before && before != -kInfinity) shrink(to, i, before - highest, unit);
     to.highest[i] = highest;
     to.total[i] += exponentiate(weights, logits, bits, unit, highest, keys);
   }
 
-  void shrink(Buffers& to, long i, float exponent) const {
-    Floats factor = power2(splat(exponent));
+  void shrink(Buffers& to, long i, float rise, Factor unit) const {
+    Floats factor = power2(splat(rise), unit);
     to.total[i] *= factor[0];
     for (long d = 0; d < out_width; d += W)
       store(to.out + i * out_width + d, load(to.out + i * out_width + d) * factor);

@@ -18,13 +18,19 @@ constexpr int kVectors = 2;
 constexpr int rows_of_block(int) { return 6; }
 #endif
 
-constexpr long kPiece = 32;       // most cells along K in one sum
-constexpr long kShortPiece = 16;  // the same in small problems
+// Most cells in one sum along the head dimension: a long chain of additions rounds more, and what logits lose there is
+// most of the error of an output. Sums over keys or queries are cut by their tiles alone.
+template <class Cell>
+constexpr long kPiece = 16;
+template <>
+constexpr long kPiece<Pair> = 32;
+
+constexpr long kWhole = 1L << 40;  // a piece that no sum is longer than
 
 struct Operand {
-  long row;   // step between rows of `a`
-  long step;  // step along K
-  long piece = kPiece;
+  long row;    // step between rows of `a`
+  long step;   // step along K
+  long piece;  // most cells in one sum
 };
 
 INLINE Floats lanes(const float* p) { return load(p); }
@@ -108,7 +114,7 @@ static void multiply_piece(int rows, int columns, long depth, const Cell* a, Ope
 template <class Cell>
 INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
   Floats total = {};
-  long pieces = (depth + kPiece - 1) / kPiece;
+  long pieces = (depth + kPiece<Cell> - 1) / kPiece<Cell>;
   for (long n = 0, k = 0; n < pieces; ++n) {
     Floats sum = {};
     for (long past = depth * (n + 1) / pieces; k < past; ++k) sum = fused(lanes(a + k * W), lanes(b + k * W), sum);
@@ -117,7 +123,7 @@ INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
   return total;
 }
 
-// `columns` counts lanes and is a multiple of W. Sums are made piece by piece: a long chain of additions rounds more.
+// `columns` counts lanes and is a multiple of W.
 template <class Cell>
 static void multiply(int rows, int columns, long depth, const Cell* a, Operand by, const Cell* b, long ldb, float* c,
                      long ldc, bool add, Ahead& ahead) {

@@ -33,10 +33,6 @@ constexpr long depth_of(long values) {
   return (values + kPer<Cell> - 1) / kPer<Cell>;
 }
 
-// In small problems torch's sums are short, and ours can be so at no price that shows. The backward pass holds their
-// rows whole, so that its delta needs no products summed in the same pieces.
-INLINE long piece_for(const Problem& p) { return p.queries * p.keys <= 1024 ? kShortPiece : kPiece; }
-
 // Rows as they are: the broadcast side of a product along the head dimension.
 template <class Cell, class T>
 static Cell* pack_plain(Cell* to, long height, Rows<const T> from, long rows, long columns) {

@@ -27,9 +27,17 @@ INLINE Longs product(Longs a, uint32_t b) {
 #endif
 }
 
+INLINE Longs differing(Longs a, Longs b, uint64_t c) {
+#if defined(__AVX512F__)
+  return (Longs)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, _mm512_set1_epi64((long long)c), 0x96);
+#else
+  return a ^ b ^ c;
+#endif
+}
+
 INLINE Counters round_of(Counters x, uint32_t k0, uint32_t k1) {
   Longs p0 = product(x.c0, 0xD2511F53u), p1 = product(x.c2, 0xCD9E8D57u);
-  return {(p1 >> 32) ^ x.c1 ^ (uint64_t)k0, p1, (p0 >> 32) ^ x.c3 ^ (uint64_t)k1, p0};
+  return {differing(p1 >> 32, x.c1, k0), p1, differing(p0 >> 32, x.c3, k1), p0};
 }
 
 // From counters to words 0 to 3 of each call, in the lower halves of the lanes.
@@ -37,14 +45,6 @@ INLINE Counters philox(Counters x, Key key) {
 #pragma GCC unroll 7
   for (uint32_t n = 0; n < kRounds; ++n) x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
   return x;
-}
-
-INLINE void philox_two(Counters& x, Counters& y, Key key) {
-#pragma GCC unroll 7
-  for (uint32_t n = 0; n < kRounds; ++n) {
-    x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
-    y = round_of(y, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
-  }
 }
 
 // One bit for each lane whose lower half is below the limit.
@@ -79,56 +79,37 @@ static Block4 philox_once(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, Ke
   return {{c0, c1, c2, c3}};
 }
 
-// The calls of a run of rows, one after the other: key block c0 of row c1, `per_row` key blocks a row.
-struct Walk {
-  uint64_t per_row, first_row, first_block, call;
-  Longs c0, c1;
+// The last round of two words of a call, packed into whole lanes: the lower word is upper(product) ^ word ^ key, the upper
+// one lower(product).
+INLINE Longs last_words(Longs product, Longs word, uint32_t key) {
+#if defined(__AVX512F__)
+  __m512i halves = _mm512_rol_epi64((__m512i)product, 32);
+  return (Longs)_mm512_mask_ternarylogic_epi32(halves, 0x5555, (__m512i)word, _mm512_set1_epi64(key), 0x96);
+#else
+  return ((product >> 32) ^ ((word ^ (uint64_t)key) & 0xffffffffu)) | product << 32;
+#endif
+}
 
-  Walk(uint64_t row, uint64_t block, uint64_t blocks) : per_row(blocks), first_row(row), first_block(block), call(0) {
-    place();
-  }
+// Bit 2 * word + half of byte n: whether that half of call n is not below the threshold (at most 65535). Words 0 and 1,
+// and 2 and 3, of lane i are those of call `order(i)`.
+INLINE int order(int i) { return W == 4 ? i : i / 2 + i % 2 * (kCalls / 2); }
 
-  // Which call lane i draws, so that `keep_bytes` finds the calls in order after its shuffle.
-  static int order(int i) { return W == 4 ? i : i / 2 + i % 2 * (kCalls / 2); }
-
-  void place() {
-    for (int i = 0; i < kCalls; ++i) {
-      uint64_t mine = call + (uint64_t)order(i);
-      c0[i] = first_block + mine % per_row;
-      c1[i] = first_row + mine / per_row;
-    }
-  }
-
-  void advance() {
-    call += kCalls;
-    if (per_row < kCalls) return place();
-    c0 += kCalls;
-    Longs over = (Longs)(c0 >= first_block + per_row);
-    c0 -= over & per_row;
-    c1 -= over;
-  }
-};
-
-// Bit 2 * word + half of byte n: whether that half of call n is not below the threshold (at most 65535).
 #if defined(__AVX512F__)
 
-INLINE void keep_bytes(uint8_t* bytes, Counters x, uint32_t threshold) {
-  __m512i lower = _mm512_set1_epi64(0xffffffff), limit = _mm512_set1_epi16((short)threshold);
-  __m512i w01 = _mm512_or_si512(_mm512_and_si512((__m512i)x.c0, lower), _mm512_slli_epi64((__m512i)x.c1, 32));
-  __m512i w23 = _mm512_or_si512(_mm512_and_si512((__m512i)x.c2, lower), _mm512_slli_epi64((__m512i)x.c3, 32));
-  uint64_t first = _mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64(w01, w23), limit);
-  uint64_t second = _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64(w01, w23), limit);
+INLINE void keep_bytes(uint8_t* bytes, Longs w01, Longs w23, uint32_t threshold) {
+  __m512i limit = _mm512_set1_epi16((short)threshold);
+  uint64_t first = _mm512_cmpge_epu16_mask(_mm512_unpacklo_epi64((__m512i)w01, (__m512i)w23), limit);
+  uint64_t second = _mm512_cmpge_epu16_mask(_mm512_unpackhi_epi64((__m512i)w01, (__m512i)w23), limit);
   uint64_t both = first | second << 32;
   std::memcpy(bytes, &both, 8);
 }
 
 #elif defined(__AVX2__)
 
-INLINE void keep_bytes(uint8_t* bytes, Counters x, uint32_t threshold) {
-  __m256i lower = _mm256_set1_epi64x(0xffffffff), limit = _mm256_set1_epi16((short)threshold);
-  __m256i w01 = _mm256_or_si256(_mm256_and_si256((__m256i)x.c0, lower), _mm256_slli_epi64((__m256i)x.c1, 32));
-  __m256i w23 = _mm256_or_si256(_mm256_and_si256((__m256i)x.c2, lower), _mm256_slli_epi64((__m256i)x.c3, 32));
-  __m256i first = _mm256_unpacklo_epi64(w01, w23), second = _mm256_unpackhi_epi64(w01, w23);
+INLINE void keep_bytes(uint8_t* bytes, Longs w01, Longs w23, uint32_t threshold) {
+  __m256i limit = _mm256_set1_epi16((short)threshold);
+  __m256i first = _mm256_unpacklo_epi64((__m256i)w01, (__m256i)w23);
+  __m256i second = _mm256_unpackhi_epi64((__m256i)w01, (__m256i)w23);
   first = _mm256_cmpeq_epi16(_mm256_max_epu16(first, limit), first);
   second = _mm256_cmpeq_epi16(_mm256_max_epu16(second, limit), second);
   __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi16(first, second), 0xd8);
@@ -138,13 +119,12 @@ INLINE void keep_bytes(uint8_t* bytes, Counters x, uint32_t threshold) {
 
 #else
 
-INLINE void keep_bytes(uint8_t* bytes, Counters x, uint32_t threshold) {
+INLINE void keep_bytes(uint8_t* bytes, Longs w01, Longs w23, uint32_t threshold) {
   for (int n = 0; n < kCalls; ++n) {
-    uint64_t words[4] = {x.c0[n], x.c1[n], x.c2[n], x.c3[n]};
     uint32_t byte = 0;
-    for (int w = 0; w < 4; ++w) {
-      byte |= (uint32_t)((words[w] & 0xffff) >= threshold) << (2 * w);
-      byte |= (uint32_t)((words[w] >> 16 & 0xffff) >= threshold) << (2 * w + 1);
+    for (int half = 0; half < 4; ++half) {
+      byte |= (uint32_t)((w01[n] >> (16 * half) & 0xffff) >= threshold) << half;
+      byte |= (uint32_t)((w23[n] >> (16 * half) & 0xffff) >= threshold) << (half + 4);
     }
     bytes[n] = (uint8_t)byte;
   }
@@ -152,29 +132,71 @@ INLINE void keep_bytes(uint8_t* bytes, Counters x, uint32_t threshold) {
 
 #endif
 
+// What the first three rounds make of a vector of key blocks, for any row: a row adds two words of its own.
+//   round 1: product 0 knows the key block, product 1 neither; the row comes in as `word 0`.
+//   round 2: product 0 knows the row, product 1 the key block.
+//   round 3: product 0 knows the key block; product 1 is the first to know both.
+struct KeyBlocks {
+  Longs second, first, third, fourth;  // to be combined with the row: before round 3, and after it
+
+  KeyBlocks() = default;
+
+  KeyBlocks(uint64_t first_block, uint32_t head, uint32_t stream, Key key) {
+    Longs block;
+    for (int i = 0; i < kCalls; ++i) block[i] = first_block + (uint64_t)order(i);
+    Counters x = round_of({block, Longs{}, Longs{} + head, Longs{} + stream}, key.low, key.high);
+    Longs product1 = product(x.c2, 0xCD9E8D57u);
+    second = x.c3 ^ (uint64_t)(key.high + 0xBB67AE85u);
+    first = product1 ^ (uint64_t)(key.low + 2 * 0x9E3779B9u);
+    Longs word0 = (product1 >> 32) ^ x.c1 ^ (uint64_t)(key.low + 0x9E3779B9u);
+    fourth = product(word0, 0xD2511F53u);
+    third = (fourth >> 32) ^ (uint64_t)(key.high + 2 * 0xBB67AE85u);
+  }
+};
+
+// The two words of a row: the halves of product 0 of round 2.
+struct Row {
+  uint64_t upper, lower;
+
+  Row(uint32_t row, uint32_t head, Key key) {
+    uint32_t word0 = (uint32_t)((uint64_t)head * 0xCD9E8D57u >> 32) ^ row ^ key.low;
+    uint64_t both = (uint64_t)word0 * 0xD2511F53u;
+    upper = both >> 32, lower = both & 0xffffffffu;
+  }
+};
+
+INLINE void draw_blocks(uint8_t* bytes, const KeyBlocks& blocks, Row row, uint32_t threshold, Key key) {
+  Longs product1 = product(blocks.second ^ row.upper, 0xCD9E8D57u);
+  Counters x = {(product1 >> 32) ^ blocks.first, product1, blocks.third ^ row.lower, blocks.fourth};
+#pragma GCC unroll 7
+  for (uint32_t n = 3; n < kRounds - 1; ++n) x = round_of(x, key.low + n * 0x9E3779B9u, key.high + n * 0xBB67AE85u);
+  constexpr uint32_t last = kRounds - 1;
+  keep_bytes(bytes, last_words(product(x.c2, 0xCD9E8D57u), x.c1, key.low + last * 0x9E3779B9u),
+             last_words(product(x.c0, 0xD2511F53u), x.c3, key.high + last * 0xBB67AE85u), threshold);
+}
+
+constexpr long kSegment = 64;  // vectors of key blocks that are made ready at once
+
 // Keep bits of `rows` rows, `per_row` bytes each from key block `first_block` on; may write up to kCalls - 1 bytes more.
-static void draw_rows(uint8_t* bits, long first_row, long rows, long first_block, long per_row, uint32_t c2,
+static void draw_rows(uint8_t* bits, long first_row, long rows, long first_block, long per_row, uint32_t head,
                       uint32_t stream, uint32_t threshold, Key key) {
-  long total = rows * per_row;
   if (threshold > 65535) {
-    std::memset(bits, 0, (size_t)total);
+    std::memset(bits, 0, (size_t)(rows * per_row));
     return;
   }
-  Walk walk((uint64_t)first_row, (uint64_t)first_block, (uint64_t)per_row);
-  Longs head = Longs{} + c2, kind = Longs{} + stream;
-  long done = 0;
-  // Two at a time: one alone waits for its own multiplications.
-  for (; done + kCalls < total; done += 2 * kCalls) {
-    Counters first = {walk.c0, walk.c1, head, kind};
-    walk.advance();
-    Counters second = {walk.c0, walk.c1, head, kind};
-    walk.advance();
-    philox_two(first, second, key);
-    keep_bytes(bits + done, first, threshold);
-    keep_bytes(bits + done + kCalls, second, threshold);
+  KeyBlocks ready[kSegment];
+  long vectors = (per_row + kCalls - 1) / kCalls;
+  // The end of a row is written over the beginning of the next, so beginnings come last.
+  for (long past = vectors, from; past > 0; past = from) {
+    from = (past - 1) / kSegment * kSegment;
+    for (long n = from; n < past; ++n)
+      ready[n - from] = KeyBlocks((uint64_t)(first_block + n * kCalls), head, stream, key);
+    for (long i = 0; i < rows; ++i) {
+      Row row((uint32_t)(first_row + i), head, key);
+      uint8_t* to = bits + i * per_row;
+      for (long n = from; n < past; ++n) draw_blocks(to + n * kCalls, ready[n - from], row, threshold, key);
+    }
   }
-  for (; done < total; done += kCalls, walk.advance())
-    keep_bytes(bits + done, philox({walk.c0, walk.c1, head, kind}, key), threshold);
 }
 
 }  // namespace dropkey

@@ -69,42 +69,55 @@ static void add_slopes(const Problem& p, long b, long h, long i, long first, con
 }
 
 static float highest_kept(const float* logits, const uint8_t* bits, long keys) {
-  Floats highest = splat(-kInfinity);
-  for (long k = 0; k < keys; k += W)
-    highest = max(highest, select(mask_at(bits, (int)(k / W)), load(logits + k), splat(-kInfinity)));
-  return max_of(highest);
+  Floats lowest = splat(-kInfinity), highest[4] = {lowest, lowest, lowest, lowest};  // one alone would wait for itself
+  long k = 0;
+  for (; k + 4 * W <= keys; k += 4 * W)
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; ++n)
+      highest[n] = max(highest[n], select(mask_at(bits, (int)(k / W) + n), load(logits + k + n * W), lowest));
+  for (; k < keys; k += W)
+    highest[0] = max(highest[0], select(mask_at(bits, (int)(k / W)), load(logits + k), lowest));
+  return max_of(max(max(highest[0], highest[1]), max(highest[2], highest[3])));
 }
 
 // weights = 2^(unit * (logits - highest)) for the kept keys, 0 for the others; returns their sum. Subtracting first makes
 // the weight of the highest exactly 1, so that a lone key hands on its value as it is.
 template <class V>
-static float exponentiate(V* weights, const float* logits, const uint8_t* bits, float unit, float highest, long keys) {
-  Floats total = {}, factor = splat(unit), origin = splat(highest);
+static float exponentiate(V* weights, const float* logits, const uint8_t* bits, Factor unit, float highest, long keys) {
+  Floats total = {}, origin = splat(highest);
   for (long k = 0; k < keys; k += W) {
-    Floats weight = only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor));
+    Floats weight = only(mask_at(bits, (int)(k / W)), power2(load(logits + k) - origin, unit));
     total += weight;
     store(weights + k, weight);
   }
   return sum_of(total);
 }
 
-// In place: logits to weights.
-static void weigh(float* logits, const uint8_t* bits, float unit, float highest, float share, long keys) {
-  Floats factor = splat(unit), origin = splat(highest), part = splat(share);
-  for (long k = 0; k < keys; k += W)
-    store(logits + k, only(mask_at(bits, (int)(k / W)), power2((load(logits + k) - origin) * factor) * part));
-}
-
-// In place: products (of gradient and value) to gradients of the logits.
-static void slope(float* products, const float* weights, float delta, long keys) {
-  Floats mean = splat(delta);
-  for (long k = 0; k < keys; k += W) store(products + k, load(weights + k) * (load(products + k) - mean));
-}
-
-static float dot(const float* weights, const float* products, long keys) {
+// In place: logits to weights, and products (of gradient and value) to gradients of the logits, which are
+// weight * (product - delta); a row that is held whole has the sum of weight * product as its delta.
+static void weigh(float* logits, float* products, const uint8_t* bits, Factor unit, float highest, float share,
+                  const float* delta, long keys) {
+  Floats origin = splat(highest), part = splat(share);
+  auto weight = [&](long k) {
+    return only(mask_at(bits, (int)(k / W)), power2(load(logits + k) - origin, unit) * part);
+  };
+  if (delta) {
+    Floats mean = splat(*delta);
+    for (long k = 0; k < keys; k += W) {
+      Floats w = weight(k);
+      store(logits + k, w);
+      store(products + k, w * (load(products + k) - mean));
+    }
+    return;
+  }
   Floats total = {};
-  for (long k = 0; k < keys; k += W) total += load(weights + k) * load(products + k);
-  return sum_of(total);
+  for (long k = 0; k < keys; k += W) {
+    Floats w = weight(k);
+    total += w * load(products + k);
+    store(logits + k, w);
+  }
+  Floats mean = splat(sum_of(total));
+  for (long k = 0; k < keys; k += W) store(products + k, load(logits + k) * (load(products + k) - mean));
 }
 
 static void fill_share(float* weights, const uint8_t* bits, float share, long keys) {
