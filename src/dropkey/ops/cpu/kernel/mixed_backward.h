@@ -116,8 +116,8 @@ class MixedBackward {
     for (long h = 0; h < heads; ++h) store(to.delta + h * W, Floats{});
     for (long k = 0; k < scores.width; k += kMixKeys) {
       long some = std::min(kMixKeys, scores.width - k);
-      product(heads, some, (m.training ? 2 : 1) * heads, by.slopes.data(), {2 * heads, 1}, slopes + k, pitch, to.mixed,
-              kMixKeys, false);
+      product(heads, some, (m.training ? 2 : 1) * heads, by.slopes.data(), {2 * heads, 1, kWhole}, slopes + k, pitch,
+              to.mixed, kMixKeys, false);
       for (long h = 0; h < heads; ++h) {
         Floats sum = load(to.delta + h * W);
         for (long n = 0; n < some; n += W) {
@@ -144,14 +144,14 @@ class MixedBackward {
   void spread(Buffers& to, long b, long h, long first, long rows) const {
     const float *slopes = to.maps + h * pitch, *maps = slopes + p.heads * pitch;
     const float *queries = to.queries + h * parts_.tile * depth, *grad_out = to.grad_out + h * parts_.tile * depth_v;
+    const float* key = to.keys + h * scores.width * depth;
+    float *grad_key = to.grad_key + h * p.keys * depth, *grad_value = to.grad_value + h * p.keys * depth_v;
+    Operand across{1, step, kWhole}, along{step, 1, kWhole};
     for (long c = 0; c < scores.cut.chunks; ++c) {
       long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
-      product(keys, depth_v, rows, maps + begin, {1, step}, grad_out, depth_v,
-              to.grad_value + (h * p.keys + begin) * depth_v, depth_v, true);
-      product(keys, depth, rows, slopes + begin, {1, step}, queries, depth, to.grad_key + (h * p.keys + begin) * depth,
-              depth, true);
-      product(rows, depth, keys, slopes + begin, {step, 1}, to.keys + (h * scores.width + begin) * depth, depth,
-              to.grad_query, depth, c > 0);
+      product(keys, depth_v, rows, maps + begin, across, grad_out, depth_v, grad_value + begin * depth_v, depth_v, true);
+      product(keys, depth, rows, slopes + begin, across, queries, depth, grad_key + begin * depth, depth, true);
+      product(rows, depth, keys, slopes + begin, along, key + begin * depth, depth, to.grad_query, depth, c > 0);
     }
     write(p.grad_query.rows<T>(b, h).from(first), to.grad_query, depth, rows, p.head_dim, (float)p.scale);
   }

@@ -75,8 +75,8 @@ class MixedForward {
       const float* values = to.values + h * scores.width * out_width;
       for (long c = 0; c < scores.cut.chunks; ++c) {
         long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
-        product(rows, out_width, keys, to.maps + h * scores.pitch + begin, {step, 1}, values + begin * out_width,
-                out_width, to.out, out_width, c > 0);
+        product(rows, out_width, keys, to.maps + h * scores.pitch + begin, {step, 1, kWhole},
+                values + begin * out_width, out_width, to.out, out_width, c > 0);
       }
       finish(to, b, h, first, rows);
     }

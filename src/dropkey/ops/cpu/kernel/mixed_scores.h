@@ -9,6 +9,7 @@
 namespace dropkey {
 
 constexpr long kMaps = 256 * 1024;  // floats of maps, and of their gradients, held at once
+constexpr long kMostRows = 96;      // queries in a tile: sums over them are not cut any further
 
 // Floats from one map of a query to the next: odd multiples of a cache line, see backward.h.
 INLINE long pitch_of(const Problem& p) { return (Cut(p.keys).groups | 1) * 16; }
@@ -20,7 +21,7 @@ struct Parts {
   long tile, tiles, parts;
 
   Parts(const Problem& p, long maps, long least, long wanted)
-      : tile(piece_of(p.queries, std::max(kMaps / (maps * pitch_of(p)) / 6 * 6, least), 6)),
+      : tile(piece_of(p.queries, std::clamp(kMaps / (maps * pitch_of(p)) / 6 * 6, least, kMostRows), 6)),
         tiles((p.queries + tile - 1) / tile), parts(std::min(tiles, (wanted + p.batch - 1) / p.batch)) {}
 
   long image(long item) const { return item / parts; }
@@ -67,7 +68,7 @@ class Scores {
   void multiply_panels(float* to, long step, const float* rows, long count, const float* panels, long columns) const {
     long row = width_of<float>(columns);
     for (long c = 0; c < cut.chunks; ++c)
-      product(count, cut.width(c), columns, rows, {row, 1, piece_for(p)}, panels + cut.begin(c) * row, cut.width(c),
+      product(count, cut.width(c), columns, rows, {row, 1, kPiece<float>}, panels + cut.begin(c) * row, cut.width(c),
               to + cut.begin(c), step, false);
   }
 
@@ -113,7 +114,7 @@ class Scores {
   long width, pitch, depth, tile;
 
  private:
-  float unit() const { return (float)(p.scale * kLog2e); }
+  Factor unit() const { return Factor(p.scale * kLog2e); }
 
   void centre(float* maps, float share) const {
     for (long k = 0; k < width; k += W) store(maps + k, load(maps + k) * splat(share) - splat(mean()));
@@ -121,9 +122,10 @@ class Scores {
   }
 
   void weigh_row(float* maps, const uint8_t* bits, float highest, float share) const {
-    Floats factor = splat(unit()), origin = splat(highest), part = splat(share), middle = splat(mean());
+    Factor factor = unit();
+    Floats origin = splat(highest), part = splat(share), middle = splat(mean());
     for (long k = 0; k < width; k += W) {
-      Floats weight = power2((load(maps + k) - origin) * factor);
+      Floats weight = power2(load(maps + k) - origin, factor);
       store(maps + k, only(mask_at(bits, (int)(k / W)), weight) * part - middle);
     }
     for (long k = p.keys; k < width; ++k) maps[k] = 0;

@@ -42,7 +42,7 @@ static void product(long rows, long columns, long depth, const float* a, Operand
 static void mix_maps(float* to, const float* matrix, long heads, long pitch, long keys, float* scratch) {
   for (long k = 0; k < keys; k += kMixKeys) {
     long some = std::min(kMixKeys, keys - k);
-    product(heads, some, heads, matrix, {heads, 1}, to + k, pitch, scratch, kMixKeys, false);
+    product(heads, some, heads, matrix, {heads, 1, kWhole}, to + k, pitch, scratch, kMixKeys, false);
     for (long h = 0; h < heads; ++h)
       for (long n = 0; n < some; n += W) store(to + h * pitch + k + n, load(scratch + h * kMixKeys + n));
   }
