@@ -149,7 +149,8 @@ class MixedBackward {
     Operand across{1, step, kWhole}, along{step, 1, kWhole};
     for (long c = 0; c < scores.cut.chunks; ++c) {
       long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
-      product(keys, depth_v, rows, maps + begin, across, grad_out, depth_v, grad_value + begin * depth_v, depth_v, true);
+      product(keys, depth_v, rows, maps + begin, across, grad_out, depth_v, grad_value + begin * depth_v, depth_v,
+              true);
       product(keys, depth, rows, slopes + begin, across, queries, depth, grad_key + begin * depth, depth, true);
       product(rows, depth, keys, slopes + begin, along, key + begin * depth, depth, to.grad_query, depth, c > 0);
     }
