@@ -31,12 +31,12 @@ def refuses(call: AttentionCall, mixer: nn.Module) -> str | None:
 
 
 def _refuses_call(call: AttentionCall) -> str | None:
+    if _is_exporting():
+        return "the graph is exported, for programs that do not know our operators"
     if call.attn_bias is not None or call.is_causal:
         return "keys are forbidden or biased"
     if call.query.shape[1] != call.key.shape[1]:
         return "key heads are shared"
-    if _is_exporting():
-        return "the graph is exported, for programs that do not know our operators"
     return _CPU.refuses(call) or _CPU.unavailable()
 
 
