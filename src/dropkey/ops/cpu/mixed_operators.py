@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
-from dropkey.ops.cpu.operators import DRAW, Final, grads_fake, rows, token_major
+from dropkey.ops.cpu.operators import DRAW, final, grads_fake, rows, token_major
 
 __all__ = ["mixed_operator", "pack_mixing"]
 
@@ -185,10 +185,8 @@ class _MixedAttention(torch.autograd.Function):
         saved = ctx.saved_tensors
         training, eps, scale, numbers = ctx.numbers
         given = _backward_operator(grad_out, *saved[:12], training, eps, scale, *saved[12:], numbers)
-        if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            causes = [t for t in (grad_out, *saved[:8]) if t is not None]
-            given = tuple(Final.apply(g, _NO_SECOND, *causes) for g in given)
-        grad_query, grad_key, grad_value, *factors, grad_identity = given
+        causes = [t for t in (grad_out, *saved[:8]) if t is not None]
+        grad_query, grad_key, grad_value, *factors, grad_identity = final(given, *causes, message=_NO_SECOND)
         has_identity = saved[7] is not None
         return grad_query, grad_key, grad_value, None, *factors, grad_identity if has_identity else None, *(None,) * 7
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 
-__all__ = ["DRAW", "Final", "attention_operator", "grads_fake", "mask_operator", "rows", "token_major"]
+__all__ = ["DRAW", "attention_operator", "backward_into", "final", "grads_fake", "mask_operator", "rows", "token_major"]
 
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
@@ -89,10 +89,29 @@ def _backward(
     is_causal: bool,
     *draw: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad_out, query, key, value, out = rows(grad_out), rows(query), rows(key), rows(value), rows(out)
     grads = grads_fake(query, key, value)
-    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
+    backward_into(grads, for_bias, grad_out, query, key, value, bias, out, sums, scale, is_causal, *draw)
+    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
+
+
+def backward_into(
+    grads: tuple[Tensor, Tensor, Tensor],
+    grad_bias: Tensor | None,
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    sums: Tensor,
+    scale: float,
+    is_causal: bool,
+    *draw: Any,
+) -> None:
+    """Write the gradients of query, key and value, and add that of the bias, wherever the caller wants to have them."""
+    grad_out, query, key, value, out = rows(grad_out), rows(query), rows(key), rows(value), rows(out)
+    kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     call = pack(
         query,
         key,
@@ -101,12 +120,11 @@ def _backward(
         scale=scale,
         is_causal=is_causal,
         bias=kernel_bias,
-        grad_bias=None if for_bias is None else for_bias.expand(*query.shape[:3], key.shape[2]),
+        grad_bias=None if grad_bias is None else grad_bias.expand(*query.shape[:3], key.shape[2]),
         outputs=(out, grad_out, *grads),
         sums=sums,
     )
     kernel().backward(call)
-    return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
 
 
 def _backward_fake(
@@ -130,7 +148,7 @@ def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *dra
     return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool)
 
 
-class Final(torch.autograd.Function):
+class _Final(torch.autograd.Function):
     """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
 
     @staticmethod
@@ -141,6 +159,13 @@ class Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise BackendError(ctx.message)
+
+
+def final(grads: Sequence[Tensor | None], *causes: Tensor, message: str = _NO_SECOND) -> tuple[Tensor | None, ...]:
+    """Return gradients such that differentiating them once more, where somebody might, is an error."""
+    if not torch.is_grad_enabled():
+        return tuple(grads)
+    return tuple(grad if grad is None else _Final.apply(grad, message, *causes) for grad in grads)
 
 
 class _Attention(torch.autograd.Function):
@@ -181,9 +206,7 @@ class _Attention(torch.autograd.Function):
             grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, *tensors, numbers
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
-        if torch.is_grad_enabled():  # somebody wants to differentiate once more
-            given = tuple(g if g is None else Final.apply(g, _NO_SECOND, grad_out, query, key, value) for g in given)
-        return (*given, *(None,) * 6)
+        return (*final(given, grad_out, query, key, value), *(None,) * 6)
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@
 
 namespace dropkey {
 
-constexpr long kBackwardKeys = 512;  // keys whose panels and gradients are held at once
 constexpr long kBackwardTile = 72;   // queries in a tile
 constexpr long kFewLogits = 16384;   // as many are held at once, however many keys that are
 
@@ -21,13 +20,13 @@ class Backward {
   Backward(const Problem& problem, const Keep& keep)
       : p(problem), keep_(keep), cut(p.keys), group(p.heads / p.kv_heads), width_qk(width_of<Cell>(p.head_dim)),
         width_v(width_of<Cell>(p.value_dim)), lanes_qk(padded(p.head_dim, 16)), lanes_v(padded(p.value_dim, 16)) {
-    long most = std::max(kBackwardKeys, kFewLogits / (long)p.queries);
-    long blocks = (cut.groups * 16 + most - 1) / most;
+    long most = std::max(kWholeRows, kFewLogits / (long)p.queries);
+    long lanes = padded(p.keys, 16), blocks = (lanes + most - 1) / most;
     chunks = (cut.chunks + blocks - 1) / blocks;
-    block_keys = std::min(cut.groups * 16, chunks * 64);
+    block_keys = std::min(lanes, chunks * 64 + (cut.tail ? 16 : 0));
     tile = piece_of(p.queries, kBackwardTile, 6);
     whole = chunks >= cut.chunks;
-    pitch = whole ? (cut.groups | 1) * 16 : kPitch;
+    pitch = whole ? (lanes / 16 | 1) * 16 : kPitch;
   }
 
   long items() const { return batch_items() * head_items(); }
@@ -55,6 +54,7 @@ class Backward {
 
   struct Buffers {
     Cell *key_lanes, *value_lanes, *key_along;              // of a block of keys
+    Cell *key_tail, *value_tail;
     Cell *query, *query_along, *grad_out, *grad_out_along;  // of a tile of queries
     Cell *weights_along, *slopes, *slopes_along;            // of a tile of queries and a chunk of keys
     V* scratch;
@@ -75,6 +75,8 @@ class Backward {
       to.key_lanes = memory.take<Cell>(block_keys * width_qk / per);
       to.value_lanes = memory.take<Cell>(block_keys * width_v / per);
       to.key_along = memory.take<Cell>(block_keys / per * lanes_qk);
+      to.key_tail = memory.take<Cell>(cut.tail * width_qk / per);
+      to.value_tail = memory.take<Cell>(cut.tail * width_v / per);
       to.query = memory.take<Cell>(tile * width_qk / per);
       to.grad_out = memory.take<Cell>(tile * width_v / per);
       to.query_along = per == 1 ? to.query : memory.take<Cell>(tile / per * lanes_qk);
@@ -91,7 +93,7 @@ class Backward {
       to.grad_value = memory.take<float>(block_keys * lanes_v);
       to.delta = memory.take<float>(group * p.queries);
       to.bits = memory.take<uint8_t>(tile * block_keys / 8);
-      to.allowed = memory.take<uint8_t>(cut.groups * 2);
+      to.allowed = memory.take<uint8_t>(padded(p.keys, 16) / 8);
       if (!measuring) return to;
     }
     __builtin_unreachable();
@@ -117,7 +119,7 @@ class Backward {
   }
 
   void run_block(Buffers& to, long b, long kv, long chunk, long past) const {
-    long first = cut.begin(chunk), keys = cut.begin(past) - first, real = std::min(keys, p.keys - first);
+    long first = cut.begin(chunk), keys = cut.end(past) - first, real = std::min(keys, p.keys - first);
     Rows<const T> key = p.key.rows<const T>(b, kv).from(first), value = p.value.rows<const T>(b, kv).from(first);
     pack_along(to.key_along, keys, key, real, p.head_dim);
     for (long c = chunk; c < past; ++c) {
@@ -126,6 +128,8 @@ class Backward {
       pack_lanes(to.value_lanes + at * width_v / kPer<Cell>, to.scratch, cut.width(c), value.from(at), rows,
                  p.value_dim);
     }
+    pack_plain(to.key_tail, cut.tail, key.from(real - cut.tail), cut.tail, p.head_dim);
+    pack_plain(to.value_tail, cut.tail, value.from(real - cut.tail), cut.tail, p.value_dim);
     std::memset(to.grad_key, 0, (size_t)(keys * lanes_qk) * sizeof(float));
     std::memset(to.grad_value, 0, (size_t)(keys * lanes_v) * sizeof(float));
     for (long g = 0; g < group; ++g)
@@ -149,13 +153,14 @@ class Backward {
     redraw_tile(keep_, at, to.bits, to.allowed, sums_of(p, at.batch, at.head));
     if (whole) {
       for (long c = chunk; c < past; ++c) score(to, at, cut.begin(c), cut.width(c), cut.begin(c));
+      if (cut.tail) score_tail(to, at);
       slope_rows(to, at, g, 0, at.keys);
-      for (long c = chunk; c < past; ++c) spread(to, at, g, cut.begin(c), cut.width(c), cut.begin(c));
+      for (long c = chunk; c < past; ++c) spread(to, at, g, c, cut.begin(c));
     } else {
       for (long c = chunk; c < past; ++c) {
         score(to, at, cut.begin(c), cut.width(c), 0);
         slope_rows(to, at, g, cut.begin(c), cut.width(c));
-        spread(to, at, g, cut.begin(c), cut.width(c), 0);
+        spread(to, at, g, c, 0);
       }
     }
   }
@@ -169,12 +174,17 @@ class Backward {
              to.value_lanes + offset * row_v, keys, to.products + column, pitch, false, to.ahead);
   }
 
+  void score_tail(Buffers& to, const Patch& at) const {
+    long row_qk = width_qk / kPer<Cell>, row_v = width_v / kPer<Cell>, column = cut.groups * 16;
+    multiply_tail(at.rows, cut.tail, row_qk, to.query, to.key_tail, to.logits + column, pitch);
+    multiply_tail(at.rows, cut.tail, row_v, to.grad_out, to.value_tail, to.products + column, pitch);
+  }
+
   // What the weights and slopes of a chunk of keys add to the three gradients.
-  void spread(Buffers& to, const Patch& at, long g, long first, long keys, long column) const {
+  void spread(Buffers& to, const Patch& at, long g, long chunk, long column) const {
     constexpr long per = kPer<Cell>;
-    long offset = first - at.first_key, even = padded(at.rows, per), step = pitch;
-    long real = std::min(keys, p.keys - first);
-    if constexpr (per > 1) pair_up(to, at.rows, keys, column), step = kPitch, column = 0;
+    long offset = cut.begin(chunk) - at.first_key, even = padded(at.rows, per), step = pitch, real = cut.real(chunk);
+    if constexpr (per > 1) pair_up(to, at.rows, padded(real, 16), column), step = kPitch, column = 0;
     multiply((int)real, (int)lanes_v, even / per, to.weights_along + column, {1, step, kWhole}, to.grad_out_along, lanes_v,
              to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
     multiply((int)real, (int)lanes_qk, even / per, to.slopes_along + column, {1, step, kWhole}, to.query_along, lanes_qk,

@@ -17,7 +17,7 @@ class Forward {
 
  public:
   Forward(const Problem& problem, const Keep& keep)
-      : p(problem), keep_(keep), cut(p.keys), width(cut.groups * 16), out_width(padded(p.value_dim, 16)) {
+      : p(problem), keep_(keep), cut(p.keys), width(padded(p.keys, 16)), out_width(padded(p.value_dim, 16)) {
     block_keys = std::min(width, kBlockChunks * 64);
     tile = piece_of(p.queries, std::max(kTileLogits / block_keys / 12 * 12, 24L), 6);
     tiles = (p.queries + tile - 1) / tile;
@@ -42,7 +42,7 @@ class Forward {
 
  private:
   struct Buffers {
-    Cell *keys, *values, *queries, *weights;
+    Cell *keys, *tail, *values, *queries, *weights;
     V* scratch;
     float *logits, *out, *bias, *highest, *total;
     uint8_t *bits, *allowed, *uniform;
@@ -56,6 +56,7 @@ class Forward {
       memory.begin(measuring);
       Buffers to;
       to.keys = memory.take<Cell>(width * width_of<Cell>(p.head_dim) / kPer<Cell>);
+      to.tail = memory.take<Cell>(cut.tail * width_of<Cell>(p.head_dim) / kPer<Cell>);
       to.values = memory.take<Cell>(depth_of<Cell>(width) * out_width);
       to.queries = memory.take<Cell>(tile * width_of<Cell>(p.head_dim) / kPer<Cell>);
       to.scratch = memory.take<V>(64 * width_of<Cell>(p.head_dim));
@@ -81,6 +82,7 @@ class Forward {
       long first = cut.begin(c), rows = std::min(cut.width(c), p.keys - first);
       pack_lanes(panel_of(to, c), to.scratch, cut.width(c), key.from(first), rows, p.head_dim);
     }
+    pack_plain(to.tail, cut.tail, key.from(p.keys - cut.tail), cut.tail, p.head_dim);
     pack_along(to.values, width, value, p.keys, p.value_dim);
   }
 
@@ -103,9 +105,10 @@ class Forward {
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, kPiece<Cell>},
                panel_of(to, c), cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
-    for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.begin(past) - first);
+    if (cut.tail) multiply_tail(at.rows, cut.tail, row, to.queries, to.tail, to.logits + cut.groups * 16 - first, pitch());
+    for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.end(past) - first);
     for (long c = chunk; c < past; ++c)
-      multiply((int)at.rows, (int)out_width, depth_of<Cell>(std::min(cut.width(c), p.keys - cut.begin(c))),
+      multiply((int)at.rows, (int)out_width, depth_of<Cell>(cut.real(c)),
                to.weights + (cut.begin(c) - first) / kPer<Cell>, {pitch() / kPer<Cell>, 1, kWhole},
                to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out, out_width, true,
                to.ahead);

@@ -148,7 +148,7 @@ class MixedBackward {
     float *grad_key = to.grad_key + h * p.keys * depth, *grad_value = to.grad_value + h * p.keys * depth_v;
     Operand across{1, step, kWhole}, along{step, 1, kWhole};
     for (long c = 0; c < scores.cut.chunks; ++c) {
-      long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
+      long begin = scores.cut.begin(c), keys = scores.cut.real(c);
       product(keys, depth_v, rows, maps + begin, across, grad_out, depth_v, grad_value + begin * depth_v, depth_v,
               true);
       product(keys, depth, rows, slopes + begin, across, queries, depth, grad_key + begin * depth, depth, true);

@@ -74,7 +74,7 @@ class MixedForward {
     for (long h = 0; h < p.heads; ++h) {
       const float* values = to.values + h * scores.width * out_width;
       for (long c = 0; c < scores.cut.chunks; ++c) {
-        long begin = scores.cut.begin(c), keys = std::min(scores.cut.width(c), p.keys - begin);
+        long begin = scores.cut.begin(c), keys = scores.cut.real(c);
         product(rows, out_width, keys, to.maps + h * scores.pitch + begin, {step, 1, kWhole},
                 values + begin * out_width, out_width, to.out, out_width, c > 0);
       }

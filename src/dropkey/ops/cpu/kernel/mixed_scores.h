@@ -12,7 +12,7 @@ constexpr long kMaps = 256 * 1024;  // floats of maps, and of their gradients, h
 constexpr long kMostRows = 96;      // queries in a tile: sums over them are not cut any further
 
 // Floats from one map of a query to the next: odd multiples of a cache line, see backward.h.
-INLINE long pitch_of(const Problem& p) { return (Cut(p.keys).groups | 1) * 16; }
+INLINE long pitch_of(const Problem& p) { return (padded(p.keys, 16) / 16 | 1) * 16; }
 
 // One part of the queries of one image is one item. The number of parts depends on the call alone, so that no sum
 // depends on the number of threads. Tiles fit the second level cache, but small ones read the panels of all keys too
@@ -33,7 +33,7 @@ template <class T>
 class Scores {
  public:
   Scores(const Problem& problem, const Keep& keep, long tile)
-      : p(problem), cut(p.keys), width(cut.groups * 16), pitch(pitch_of(p)),
+      : p(problem), cut(p.keys), width(padded(p.keys, 16)), pitch(pitch_of(p)),
         depth(width_of<float>(p.head_dim)), tile(tile), keep_(keep) {}
 
   struct Buffers {
@@ -56,12 +56,13 @@ class Scores {
       pack_panels(to.keys + h * width * depth, to.scratch, p.key.rows<const T>(b, h), p.head_dim);
   }
 
-  // Rows of a head as panels whose lanes are neighbouring keys, chunk by chunk.
+  // Rows of a head as panels whose lanes are neighbouring keys, chunk by chunk; the tail as it is.
   void pack_panels(float* to, float* scratch, Rows<const T> rows, long columns) const {
     for (long c = 0; c < cut.chunks; ++c) {
       long first = cut.begin(c), real = std::min(cut.width(c), p.keys - first);
       pack_lanes(to + first * width_of<float>(columns), scratch, cut.width(c), rows.from(first), real, columns);
     }
+    pack_plain(tail_in(to, columns), cut.tail, rows.from(p.keys - cut.tail), cut.tail, columns);
   }
 
   // Products of packed rows with the panels of one head, `step` floats from row to row.
@@ -70,6 +71,7 @@ class Scores {
     for (long c = 0; c < cut.chunks; ++c)
       product(count, cut.width(c), columns, rows, {row, 1, kPiece<float>}, panels + cut.begin(c) * row, cut.width(c),
               to + cut.begin(c), step, false);
+    if (cut.tail) multiply_tail(count, cut.tail, row, rows, tail_in(panels, columns), to + cut.groups * 16, step);
   }
 
   // Logits of one head; its packed queries stay in `queries`.
@@ -114,6 +116,11 @@ class Scores {
   long width, pitch, depth, tile;
 
  private:
+  template <class F>
+  F* tail_in(F* panels, long columns) const {
+    return panels + cut.groups * 16 * width_of<float>(columns);
+  }
+
   Factor unit() const { return Factor(p.scale * kLog2e); }
 
   void centre(float* maps, float share) const {

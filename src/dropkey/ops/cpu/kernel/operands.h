@@ -40,12 +40,17 @@ static Cell* pack_plain(Cell* to, long height, Rows<const T> from, long rows, lo
   return to;
 }
 
-// Lanes are rows: to[depth][height], by way of `scratch` (height x width values).
+// Lanes are rows: to[depth][height], by way of `scratch` (height x width values) where rows are no whole vectors.
 template <class Cell, class T>
 static void pack_lanes(Cell* to, Value<Cell>* scratch, long height, Rows<const T> from, long rows, long columns) {
-  long width = width_of<Cell>(columns);
-  pack_rows(scratch, width, height, from, rows, columns);
-  transpose(to, height, scratch, width / kPer<Cell>, height, width / kPer<Cell>);
+  long width = width_of<Cell>(columns), done = 0;
+  if (kPer<Cell> == 1 && width == columns) {
+    done = rows / W * W;
+    transpose(to, height, from.data, from.step, done, columns);
+  }
+  if (done == height) return;
+  pack_rows(scratch, width, height - done, from.from(done), rows - done, columns);
+  transpose(to + done, height, (const uint32_t*)scratch, width / kPer<Cell>, height - done, width / kPer<Cell>);
 }
 
 // Lanes are columns: the panel side of a product along the rows, whole vectors wide.
@@ -67,13 +72,38 @@ static void pack_along(Pair* to, long height, Rows<const Half> from, long rows, 
   }
 }
 
-// Keys are cut into chunks of up to 64, as even as whole groups of 16 allow, chunks into blocks that fit the cache.
+constexpr long kWholeRows = 512;  // keys whose panels and gradients the backward pass holds at once
+constexpr long kTail = 3;         // keys past the last whole vector that are cheaper one by one
+
+// Keys are cut into chunks of up to 64, as even as whole groups of 16 allow, chunks into blocks that fit the cache. A few
+// keys past the last group (a class token makes one more than a square) have no lanes of their own: they are the tail.
 struct Cut {
-  long groups, chunks;
-  explicit Cut(long keys) : groups(padded(keys, 16) / 16), chunks((groups + 3) / 4) {}
+  long keys, tail, groups, chunks;
+
+  explicit Cut(long keys) : keys(keys), tail(tail_of(keys)), groups((keys - tail + 15) / 16), chunks((groups + 3) / 4) {}
+
   long begin(long chunk) const { return groups * chunk / chunks * 16; }
   long width(long chunk) const { return begin(chunk + 1) - begin(chunk); }
+  long end(long past) const { return past == chunks ? padded(keys, 16) : begin(past); }
+  long real(long chunk) const { return (chunk + 1 == chunks ? keys : begin(chunk + 1)) - begin(chunk); }
+
+ private:
+  // Where rows are not held whole, a lone key's gradient is 0 only if all sums are made in one order.
+  static long tail_of(long keys) { return keys > 16 && keys <= kWholeRows && keys % 16 <= kTail ? keys % 16 : 0; }
 };
+
+// Products of plain rows with the few rows of a tail, lanes along the head dimension; zeros for the rest of their group.
+template <class Cell>
+static void multiply_tail(long rows, long tail, long width, const Cell* a, const Cell* b, float* c, long ldc) {
+  for (long i = 0; i < rows; ++i, a += width, c += ldc) {
+    for (long k = 0; k < 16; k += W) store(c + k, Floats{});
+    for (long k = 0; k < tail; ++k) {
+      Floats sum = {};
+      for (long d = 0; d < width; d += W) sum = fused(lanes(a + d), lanes(b + k * width + d), sum);
+      c[k] = sum_of(sum);
+    }
+  }
+}
 
 // Evenly cut `n` into pieces of at most `most`, a multiple of `step` each but the last.
 INLINE long piece_of(long n, long most, long step) {

@@ -136,20 +136,26 @@ INLINE void mirror(Words* row) {
   if constexpr (HALF > 1) mirror<HALF / 2>(row);
 }
 
-INLINE void transpose_square(uint32_t* to, long ldt, const uint32_t* from, long ldf) {
+INLINE Words load_words(const uint32_t* p) { return load(p); }
+INLINE Words load_words(const float* p) { return (Words)load(p); }
+INLINE Words load_words(const Half* p) { return (Words)load(p); }
+
+template <class T>
+INLINE void transpose_square(uint32_t* to, long ldt, const T* from, long ldf) {
   Words row[W];
 #pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) row[i] = load(from + i * ldf);
+  for (int i = 0; i < W; ++i) row[i] = load_words(from + i * ldf);
   mirror<W / 2>(row);
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) store(to + i * ldt, row[i]);
 }
 
 // to[d][j] = from[j][d] for whole vectors in both directions.
-static void transpose(void* to, long ldt, const void* from, long ldf, long rows, long columns) {
+template <class T>
+static void transpose(void* to, long ldt, const T* from, long ldf, long rows, long columns) {
   for (long j = 0; j < rows; j += W)
     for (long d = 0; d < columns; d += W)
-      transpose_square((uint32_t*)to + d * ldt + j, ldt, (const uint32_t*)from + j * ldf + d, ldf);
+      transpose_square((uint32_t*)to + d * ldt + j, ldt, from + j * ldf + d, ldf);
 }
 
 }  // namespace dropkey
