@@ -101,6 +101,13 @@ def test_maps_are_those_after_re_attention(vit, images):
     assert any((m.sum(-1) - 1).abs().max() > 1e-3 for m in maps)
 
 
+def test_maps_are_there_where_a_fused_call_would_make_none(vit, images):
+    dropkey.apply(vit, dropkey.ReAttention())
+    with attention_maps(vit) as maps:
+        vit(images)
+    assert [tuple(m.shape) for m in maps] == [(2, 3, 65, 65)] * 3
+
+
 def test_maps_of_deepvit_are_those_that_it_mixes_itself():
     timm = pytest.importorskip("timm")
     pytest.importorskip("dropkey.models")

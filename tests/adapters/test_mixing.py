@@ -13,8 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import dropkey
+from dropkey.adapters import site as site_module
+from dropkey.ops.cpu import library
 
 each_norm = pytest.mark.parametrize("norm", ["batch", "layer"])
+needs_kernel = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
 each_mode = pytest.mark.parametrize("training", [True, False])
 
 
@@ -156,6 +159,60 @@ def test_it_trains(norm, images):
     assert model.blocks[0].attn.reattention.gate.abs() > 0
 
 
+@pytest.fixture
+def fused_calls(monkeypatch):
+    """Calls of the fused form, counted."""
+    calls, right = [], site_module.attend_mixed
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return right(*args, **kwargs)
+
+    monkeypatch.setattr(site_module, "attend_mixed", counted)
+    return calls
+
+
+@needs_kernel
+@each_mode
+@pytest.mark.parametrize("drop_ratio", [None, 0.3])
+def test_the_fused_form_is_the_unfused_one(training, drop_ratio, images, fused_calls):
+    """Outputs, all gradients and statistics; where the reference is asked for, nothing is fused."""
+    results = []
+    for backend in ("auto", "reference"):
+        model = tiny_vit().train(training)
+        dropkey.apply(model, dropkey.ReAttention())
+        dropkey.apply(model, dropkey.DropKey(drop_ratio or 0.0), backend=backend)
+        set_gates(model, 0.5)
+        torch.manual_seed(3)
+        out = model(images)
+        out.square().sum().backward()
+        assert len(fused_calls) == 3
+        results.append([out, *(p.grad for p in model.parameters()), *model.buffers()])
+    # The gradient of the bias before a batch norm is 0; what the unfused form has there is its rounding.
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@needs_kernel
+def test_what_is_not_fused(images, fused_calls):
+    """What needs the maps, or another arithmetic."""
+
+    def mixed(dtype=torch.float32, **arguments):
+        model = tiny_vit(**arguments).to(dtype).train()
+        dropkey.apply(model, dropkey.ReAttention())
+        return model
+
+    dropped, masked = mixed(), mixed()
+    dropkey.apply(dropped, dropkey.AttentionDropout(0.3, schedule="constant"))
+    dropkey.apply(masked, dropkey.DropKey(0.3), backend="sdpa")
+    for model in (dropped, masked, mixed(attn_drop_rate=0.2), nn.SyncBatchNorm.convert_sync_batchnorm(mixed())):
+        model(images)
+    mixed(torch.float64)(images.double())
+    assert not fused_calls
+    mixed()(images)
+    assert len(fused_calls) == 3
+
+
 @each_norm
 def test_verify_and_table(norm, images):
     model = set_gates(tiny_vit(), 0)
@@ -180,6 +237,17 @@ def test_verify_notices_a_site_that_mixes_wrongly(images):
     right = mixer.forward
     mixer.forward = lambda attn, allowed=None: right(attn, allowed) * 1.01
     with pytest.raises(dropkey.DropKeyError, match=r"blocks\.1\.attn differs from the formula"):
+        handle.verify(images)
+
+
+@needs_kernel
+def test_verify_notices_a_fused_form_that_mixes_wrongly(images, monkeypatch):
+    model = tiny_vit()
+    handle = dropkey.apply(model, dropkey.ReAttention())
+    set_gates(model, 0.25)
+    right = site_module.attend_mixed
+    monkeypatch.setattr(site_module, "attend_mixed", lambda call, mixer, plain: right(call, mixer, plain=plain) * 1.01)
+    with pytest.raises(dropkey.DropKeyError, match=r"blocks\.0\.attn differs from the formula"):
         handle.verify(images)
 
 

@@ -6,6 +6,7 @@ import torch
 
 import dropkey
 from dropkey.models import ceit, deepvit, t2t_vit
+from dropkey.ops.cpu import library
 
 NAMES = [*t2t_vit.VARIANTS, *ceit.VARIANTS, *deepvit.VARIANTS, *deepvit.PLAIN_VARIANTS]
 # One shallow model of each kind: performer, transformer, CeiT, convolutional stem with some and with all blocks mixed.
@@ -55,6 +56,27 @@ def test_attention_that_is_left_alone_is_named():
     assert handle.unknown == ["patch_embed.stage1.attn (TokenAttention)", "patch_embed.stage2.attn (TokenAttention)"]
     assert dropkey.apply(build("ceit_tiny"), dropkey.DropKey(0.3)).unknown == ["lca (LayerwiseClassAttention)"]
     assert dropkey.apply(build("t2t_vit_7"), dropkey.DropKey(0.3)).unknown == []
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["deepvit_s", "deepvit_16b"])
+def test_deepvit_is_fused_and_the_same_unfused(name, training, monkeypatch):
+    """Outputs, gradients and statistics; a mixing that somebody listens to is not fused."""
+    calls, results = [], []
+    right = deepvit.attend_mixed
+    monkeypatch.setattr(deepvit, "attend_mixed", lambda *args, **kwargs: calls.append(args) or right(*args, **kwargs))
+    for listens in (False, True):
+        model = build(name).train(training)
+        mixers = [block.attn.reattention for block in model.blocks if block.attn.reattention is not None]
+        for mixer in mixers if listens else []:
+            mixer.register_forward_hook(lambda module, args, maps: None)
+        out = model(images())
+        out.square().sum().backward()
+        assert len(calls) == len(mixers)
+        results.append([out, *(p.grad for p in model.parameters()), *model.buffers()])
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= 1e-3 * (1 + other.abs().max())
 
 
 @each
@@ -154,7 +176,8 @@ def test_every_trained_parameter_gets_a_gradient(name):
     for key, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, key
         # CeiT classifies class tokens, which the last feed-forward layer does not change: its gradient is 0, not None.
-        is_unused = name == "ceit_tiny" and key.startswith("blocks.2.mlp")
+        # A batch norm takes away what a bias before it has added.
+        is_unused = (name == "ceit_tiny" and key.startswith("blocks.2.mlp")) or key.endswith("reattention.theta.bias")
         assert parameter.grad is None or is_unused == (parameter.grad.abs().sum() == 0), key
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     if name == "t2t_vit_7":

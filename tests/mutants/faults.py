@@ -25,6 +25,7 @@ IN_PLACE = "tests/adapters/test_in_place.py"
 PRECISION = "tests/adapters/test_precision.py"
 MIXING = "tests/adapters/test_mixing.py"
 REATTENTION = "tests/ops/test_reattention.py"
+MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 
@@ -247,6 +248,70 @@ FAULTS = [
         '_require(backend, None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable())',
         "_require(backend, None)",
         "tests/adapters/test_token_selection.py",
+    ),
+    Fault(
+        "mixed by the matrix transposed",
+        "ops/cpu/kernel/mixed_moments.h",
+        "slopes[(size_t)(g * 2 * heads + h)] = outer[(size_t)(h * heads + g)];",
+        "slopes[(size_t)(g * 2 * heads + h)] = outer[(size_t)(g * heads + h)];",
+        MIXED,
+    ),
+    Fault(
+        "the norm's statistics taken for constants",
+        "ops/cpu/kernel/mixed_backward.h",
+        "(m.training ? 2 : 1) * heads",
+        "heads",
+        MIXED,
+    ),
+    Fault(
+        "the variance's gradient forgotten in theta's",
+        "ops/cpu/kernel/mixed_backward.h",
+        " - by.second[(size_t)h] * count * inner",
+        "",
+        MIXED,
+    ),
+    Fault(
+        "weights known again, not centred",
+        "ops/cpu/kernel/mixed_scores.h",
+        "weight) * part - middle);",
+        "weight) * part);",
+        MIXED,
+    ),
+    Fault(
+        "a query without keys passes its gradient on",
+        "ops/cpu/kernel/mixed_backward.h",
+        "if (highest[h * p.queries] == kInfinity) {",
+        "if (false) {",
+        MIXED,
+    ),
+    Fault("running mean without the bias", "ops/mixed_attention.py", " + mixer.theta.bias  # the", "  # the", MIXED),
+    Fault(
+        "running variance of the batch, not of what it is drawn from",
+        "ops/statistics.py",
+        "var * (count / (count - 1))",
+        "var",
+        MIXED,
+    ),
+    Fault(
+        "a fused batch counted twice under a checkpoint",
+        "ops/statistics.py",
+        "norm.num_batches_tracked is None or _is_recomputing()",
+        "norm.num_batches_tracked is None",
+        MIXED,
+    ),
+    Fault(
+        "fused although somebody sees the maps",
+        "adapters/site.py",
+        "if drops_weights or self.maps is not None:",
+        "if drops_weights:",
+        "tests/adapters/test_maps.py",
+    ),
+    Fault(
+        "fused although weights are dropped",
+        "adapters/site.py",
+        "if drops_weights or self.maps is not None:",
+        "if self.maps is not None:",
+        MIXING,
     ),
     Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
     Fault(

@@ -27,6 +27,21 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
             for got, want in zip(*results):
                 error = (got.float() - want.float()).abs().max() / want.float().abs().max().clamp(min=1e-3)
                 assert error < tolerance, (dtype, pattern, keys, error)
+
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.mixed_attention import attend_mixed, refuses
+from dropkey.ops.reattention import HeadMixing
+for heads, queries, keys, dim in ((3, 65, 65, 64), (7, 9, 33, 35), (12, 300, 130, 17)):
+    q, k, v = (torch.randn(2, heads, n, dim).requires_grad_() for n in (queries, keys, keys))
+    mixer = HeadMixing(heads)
+    call = AttentionCall(q, k, v, None, False, dim ** -0.5, None)
+    assert refuses(call, mixer) is None
+    unfused = mixer((q @ k.mT * dim ** -0.5).softmax(-1)) @ v
+    inputs = (q, k, v, mixer.theta.weight)
+    results = [(out, *torch.autograd.grad(out.square().sum(), inputs)) for out in (attend_mixed(call, mixer), unfused)]
+    for got, want in zip(*results):
+        error = (got - want).abs().max() / want.abs().max()
+        assert error < 1e-4, (heads, keys, error)
 """
 
 

@@ -36,6 +36,32 @@ assert all(made)
 print(len(made), "calls")
 """
 
+# Maps mixed over the heads: images of one part and of several, one tile and several, padded heads and keys.
+MIXED_CALLS = """
+import itertools, torch, dropkey
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import attend
+from dropkey.ops.mixed_attention import attend_mixed, refuses
+from dropkey.ops.reattention import GatedHeadMixing, HeadMixing
+from dropkey.patterns import PATTERNS
+torch.set_num_threads(2)
+made = []
+for dtype, pattern, cls, training, (batch, heads, queries, keys, dim, value_dim) in itertools.product(
+    (torch.float32, torch.bfloat16), (None, "element", "token", "cross"), (HeadMixing, GatedHeadMixing), (False, True),
+    ((1, 1, 1, 2, 1, 1), (2, 3, 9, 17, 33, 35), (1, 5, 300, 65, 16, 12), (9, 12, 7, 130, 17, 5)),
+):
+    q, k, v = (torch.randn(batch, heads, n, d).to(dtype).requires_grad_() for n, d in (
+        (queries, dim), (keys, dim), (keys, value_dim)))
+    draw = pattern and Draw.of(PATTERNS[pattern](), 0.4, 3, q.device, (1, keys))
+    call, mixer = AttentionCall(q, k, v, None, False, 1.0, draw), cls(heads).train(training)
+    assert refuses(call, mixer) is None
+    out = attend_mixed(call, mixer, plain=attend(call).detach() if cls is GatedHeadMixing else None)
+    out.square().sum().backward()
+    made.append(out.isfinite().all())
+assert all(made)
+print(len(made), "calls")
+"""
+
 # A planted fault: the values of a problem said to have more keys than their memory.
 FAULT = """
 import torch
@@ -80,6 +106,12 @@ def test_every_kind_of_call_stays_inside_its_memory(folder):
     done = sanitized(CALLS, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "240 calls" in done.stdout
+
+
+def test_every_kind_of_mixed_call_stays_inside_its_memory(folder):
+    done = sanitized(MIXED_CALLS, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "128 calls" in done.stdout
 
 
 def test_the_sanitizer_sees_a_read_past_the_end(folder):

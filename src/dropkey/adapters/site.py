@@ -17,6 +17,8 @@ from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import attend, attend_kept
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
+from dropkey.ops.mixed_attention import attend_mixed, refuses
+from dropkey.ops.reattention import HeadMixing
 from dropkey.ops.reference import dropped_softmax, weights
 from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.regularizers import AttentionDropout, DropKey
@@ -140,6 +142,8 @@ class Site:
 
     def _attend_mixed(self, forward: Pass, call: AttentionCall, geometry: Geometry, own_rate: float) -> Tensor:
         """Attend as without Re-attention and add the change it makes: while that is 0, the result is bit for bit so."""
+        if self._fuses(forward, call, own_rate):
+            return self._attend_fused(forward, call)
         attn = weights(call, call.keep())
         dropped = self._dropped(forward, attn, geometry, own_rate)
         value = call.expanded().value
@@ -154,6 +158,25 @@ class Site:
             self.records.append(Record(call, out, drops=drops, attn=dropped, mixed=mixed))
         if self.maps is not None:
             self.maps.append(dropped + change)
+        return mixed
+
+    def _fuses(self, forward: Pass, call: AttentionCall, own_rate: float) -> bool:
+        """Say whether one fused call mixes the maps: where nobody wants to see them and no weights are dropped."""
+        drops_weights = own_rate > 0 or (self.dropout is not None and self.dropout.acts(forward.training))
+        if drops_weights or self.maps is not None:
+            return False
+        backend = "auto" if self.drop is None else self.drop.backend
+        return backend in ("auto", "cpu") and refuses(call, self._mixer(forward)) is None
+
+    def _attend_fused(self, forward: Pass, call: AttentionCall) -> Tensor:
+        mixer = self._mixer(forward)
+        assert isinstance(mixer, HeadMixing)
+        with torch.no_grad():  # the fused call gives the gradients of both terms
+            out = attend(call, "auto" if self.drop is None else self.drop.backend)
+        mixed = attend_mixed(call, mixer, plain=out)
+        if self.records is not None:
+            attn = weights(call, call.keep())
+            self.records.append(Record(call, out, drops=call.draw is not None, attn=attn, mixed=mixed))
         return mixed
 
     def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
@@ -206,14 +229,17 @@ class Site:
 
     def _change(self, forward: Pass, call: AttentionCall, attn: Tensor) -> Tensor:
         """Return what Re-attention adds to the attention weights (B, H, Nq, Nk)."""
+        change = self._mixer(forward)(attn, call.allowed())
+        assert isinstance(change, Tensor)
+        return change
+
+    def _mixer(self, forward: Pass) -> nn.Module:
         if forward.mixer is None or forward.num_calls > 1:
             raise SiteError(
                 f"{self.name} ({self.original_class.__name__}) has no plain self-attention, one softmax a forward pass "
                 "in an adapter that knows Re-attention: choose other blocks for dropkey.ReAttention"
             )
-        change = forward.mixer(attn, call.allowed())
-        assert isinstance(change, Tensor)
-        return change
+        return forward.mixer
 
     def _dropout_keep(self, forward: Pass, device: torch.device, geometry: Geometry) -> Tensor | None:
         """The mask of the renormalised baseline, or None for torch's form."""

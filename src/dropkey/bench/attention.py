@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dropkey.bench.memory import peak_bytes
 from dropkey.bench.timing import Times, interleaved
-from dropkey.bench.ways import BASELINE, Way, known_ways, way
+from dropkey.bench.ways import BASELINE, FUSED_RE_ATTENTION, Way, known_ways, way
 from dropkey.ops.dispatch import backends
 
 __all__ = ["SHAPES", "bench_attention"]
@@ -73,7 +73,8 @@ def _times(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = [torch.randn(shape, dtype=getattr(torch, dtype), device=device).requires_grad_() for _ in range(3)]
     is_small = batch * heads * tokens**2 <= _SLOW_MAPS
-    ways = {name: way(name) for name in names if is_small or name == BASELINE or name.startswith("dropkey ")}
+    fused = (BASELINE, FUSED_RE_ATTENTION)
+    ways = {name: way(name) for name in names if is_small or name in fused or name.startswith("dropkey ")}
     runs: dict[str, Callable[[], object]] = {
         name: partial(_run, attend, inputs, drop_ratio, forward_only) for name, attend in ways.items()
     }

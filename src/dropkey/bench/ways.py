@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
-from dropkey.errors import ArgumentError, did_you_mean
+from dropkey.errors import ArgumentError, BackendError, did_you_mean
 from dropkey.ops.attention import attention
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.mixed_attention import attend_mixed, refuses
 from dropkey.ops.reattention import HeadMixing
 
-__all__ = ["BASELINE", "Way", "known_ways", "way"]
+__all__ = ["BASELINE", "FUSED_RE_ATTENTION", "Way", "known_ways", "way"]
 
 Way = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 BASELINE = "sdpa without dropout"
+FUSED_RE_ATTENTION = "Re-attention, fused"
 
 
 def two_lines(query: Tensor, key: Tensor, value: Tensor, drop_ratio: float) -> Tensor:
@@ -46,6 +49,16 @@ def _re_attention(query: Tensor, key: Tensor, value: Tensor, drop_ratio: float) 
     return out
 
 
+def _fused_re_attention(query: Tensor, key: Tensor, value: Tensor, drop_ratio: float) -> Tensor:
+    """The same in one call that stores no map, where the native kernel has it."""
+    call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
+    mixing = _mixing(query.shape[1], query.device, torch.promote_types(query.dtype, torch.float32))
+    reason = refuses(call, mixing)
+    if reason is not None:
+        raise BackendError(f"Re-attention cannot be fused here: {reason}")
+    return attend_mixed(call, mixing)
+
+
 @functools.cache
 def _mixing(num_heads: int, device: torch.device, dtype: torch.dtype) -> HeadMixing:
     return HeadMixing(num_heads, device=device, dtype=dtype)
@@ -65,12 +78,15 @@ WAYS: dict[str, Way] = {
     "the paper's two lines": two_lines,
     "the paper's two lines, compiled": two_lines,
     "Re-attention, batch norm": _re_attention,
+    FUSED_RE_ATTENTION: _fused_re_attention,
 }
 
 
 def known_ways(backends: list[str], pattern: str) -> list[str]:
     """Return the names of all ways: the baselines, and dropkey on each backend."""
-    return [*WAYS, *(f"dropkey {pattern} on {backend}" for backend in backends)]
+    has_kernel = "cpu" in backends and not torch.cuda.is_available()
+    names = [name for name in WAYS if has_kernel or name != FUSED_RE_ATTENTION]
+    return [*names, *(f"dropkey {pattern} on {backend}" for backend in backends)]
 
 
 def way(name: str) -> Way:

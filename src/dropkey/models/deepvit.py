@@ -13,9 +13,12 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
+from dropkey.adapters.site import site_of
 from dropkey.errors import ArgumentError
 from dropkey.models.patch_grid import PatchGrid
 from dropkey.models.registration import cfgs_without_weights, register_family
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.mixed_attention import attend_mixed, refuses
 from dropkey.ops.reattention import HeadMixing
 
 __all__ = ["ConvStem", "DeepViT"]
@@ -78,10 +81,19 @@ class DeepAttention(Attention):
         if attn_mask is not None or is_causal:
             raise ArgumentError("Re-attention makes weights for every key again: DeepViT's blocks take no mask")
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        rate = self.attn_drop.p if self.training else 0.0
+        call = AttentionCall(q, k, v, None, False, self.scale, None)
+        site = site_of(self)
+        if not rate and not (site and site.acts(self.training)) and refuses(call, self.reattention) is None:
+            mixed = attend_mixed(call, self.reattention, factor=self.map_scale)
+            return self._project(mixed)
         attn = self.attn_drop((self.scale * q @ k.mT).softmax(dim=-1))
         maps = self.map_scale * self.reattention(attn)
-        out: Tensor = self.proj_drop(self.proj((maps.to(v.dtype) @ v).transpose(1, 2).flatten(2)))
-        return out
+        return self._project(maps.to(v.dtype) @ v)
+
+    def _project(self, out: Tensor) -> Tensor:
+        projected: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return projected
 
 
 class DeepBlock(Block):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["normalize_once"]
+__all__ = ["count_batch", "normalize_once"]
 
 
 def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
@@ -27,6 +27,24 @@ def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
         return _run(norm, x)
     finally:
         norm._buffers.update(kept)
+
+
+def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """Count a batch whose statistics are known in the running ones, as the layer itself does; not while recomputing.
+
+    Args:
+        norm: with a momentum.
+        mean: (C,) of the batch.
+        var: (C,) of the batch, divided by ``count``.
+        count: number of values of a channel, 2 or more.
+    """
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None or _is_recomputing():
+        return
+    assert norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    # By `data`, as torch's layer does below autograd: a graph of an earlier call may hold the running statistics.
+    for running, batch in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        running.data.lerp_(batch.to(running.dtype), norm.momentum)
 
 
 def _run(norm: nn.Module, x: Tensor) -> Tensor:

@@ -36,10 +36,13 @@ class Kernel:
         self.forward = self._entry("dropkey_forward", ctypes.c_char_p)
         self.backward = self._entry("dropkey_backward", ctypes.c_char_p)
         self.mask = self._entry("dropkey_mask", ctypes.c_char_p, ctypes.c_void_p)
-        size = self._library.dropkey_problem_bytes
-        size.restype = ctypes.c_int64
-        if size() != _LAYOUT.size:
-            raise BuildError("the compiled kernel does not fit this version of dropkey")
+        self.mixed_forward = self._entry("dropkey_mixed_forward", ctypes.c_char_p, ctypes.c_char_p)
+        self.mixed_backward = self._entry("dropkey_mixed_backward", ctypes.c_char_p, ctypes.c_char_p)
+        for name, layout in (("dropkey_problem_bytes", _LAYOUT), ("dropkey_mixing_bytes", MIXING_LAYOUT)):
+            size = getattr(self._library, name)
+            size.restype = ctypes.c_int64
+            if size() != layout.size:
+                raise BuildError("the compiled kernel does not fit this version of dropkey")
         pool = _torch_pool()
         if pool is not None:
             self._entry("dropkey_use_pool", ctypes.c_void_p)(pool)
@@ -52,6 +55,7 @@ class Kernel:
 
 _TENSORS = 8  # query, key, value, out, their gradients but one
 _LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
+MIXING_LAYOUT = struct.Struct("<q d 10q 8q")  # see mixed_operators.py
 
 
 def pack(

@@ -9,17 +9,19 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 
-__all__ = ["attention_operator", "backward_into", "final", "mask_operator"]
+__all__ = ["DRAW", "attention_operator", "backward_into", "final", "grads_fake", "mask_operator", "rows", "token_major"]
 
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
-_DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
+DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
+
+_NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
 
 _SCHEMAS = (
     "cpu_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal, "
-    f"{_DRAW}) -> (Tensor, Tensor)",
+    f"{DRAW}) -> (Tensor, Tensor)",
     "cpu_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, "
-    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {_DRAW}) -> (Tensor, Tensor, Tensor, Tensor)",
-    f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {_DRAW}) -> Tensor",
+    f"Tensor sums, bool grad_bias, float scale, bool is_causal, {DRAW}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {DRAW}) -> Tensor",
 )
 
 _library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -31,16 +33,16 @@ _backward_operator = torch.ops.dropkey.cpu_attention_backward.default
 mask_operator = torch.ops.dropkey.cpu_keep_mask.default
 
 
-def _token_major(like: Tensor, batch: int, heads: int, tokens: int, dim: int) -> Tensor:
+def token_major(like: Tensor, batch: int, heads: int, tokens: int, dim: int) -> Tensor:
     """An empty (B, H, N, D) whose memory is (B, N, H, D): joining the heads afterwards moves nothing."""
     return like.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
 
 
-def _grads_fake(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _token_major(query, *query.shape), _token_major(key, *key.shape), _token_major(value, *value.shape)
+def grads_fake(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return token_major(query, *query.shape), token_major(key, *key.shape), token_major(value, *value.shape)
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
@@ -56,7 +58,7 @@ def _kernel_bias(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | No
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
 ) -> tuple[Tensor, Tensor]:
-    query, key, value = _rows(query), _rows(key), _rows(value)
+    query, key, value = rows(query), rows(key), rows(value)
     out, sums = _forward_fake(query, key, value, bias, scale, is_causal, *draw)
     bias = _kernel_bias(bias, query, key)
     numbers = DrawNumbers(*draw)
@@ -70,7 +72,7 @@ def _forward_fake(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, _ = query.shape
-    out = _token_major(query, batch, heads, queries, value.shape[3])
+    out = token_major(query, batch, heads, queries, value.shape[3])
     return out, query.new_empty((2, batch, heads, queries), dtype=torch.float32)
 
 
@@ -87,7 +89,7 @@ def _backward(
     is_causal: bool,
     *draw: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grads = _grads_fake(query, key, value)
+    grads = grads_fake(query, key, value)
     for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and grad_bias else None
     backward_into(grads, for_bias, grad_out, query, key, value, bias, out, sums, scale, is_causal, *draw)
     return (*grads, sums.new_empty(0) if bias is None or for_bias is None else for_bias.to(bias.dtype))
@@ -108,7 +110,7 @@ def backward_into(
     *draw: Any,
 ) -> None:
     """Write the gradients of query, key and value, and add that of the bias, wherever the caller wants to have them."""
-    grad_out, query, key, value, out = _rows(grad_out), _rows(query), _rows(key), _rows(value), _rows(out)
+    grad_out, query, key, value, out = rows(grad_out), rows(query), rows(key), rows(value), rows(out)
     kernel_bias = _kernel_bias(bias, query, key)  # the packed call holds addresses alone: all must live until it ran
     call = pack(
         query,
@@ -130,7 +132,7 @@ def _backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wanted = rest[2]
     grad_bias = torch.empty_like(bias) if bias is not None and wanted else query.new_empty(0, dtype=torch.float32)
-    return (*_grads_fake(query, key, value), grad_bias)
+    return (*grads_fake(query, key, value), grad_bias)
 
 
 def _mask(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
@@ -150,19 +152,20 @@ class _Final(torch.autograd.Function):
     """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, *causes: Tensor) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, message: str, *causes: Tensor) -> Tensor:
+        ctx.message = message
         return grad.view_as(grad)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise BackendError("backend 'cpu' has no second derivative; use backend='reference'")
+        raise BackendError(ctx.message)
 
 
-def final(grads: tuple[Tensor | None, ...], *causes: Tensor) -> tuple[Tensor | None, ...]:
+def final(grads: Sequence[Tensor | None], *causes: Tensor, message: str = _NO_SECOND) -> tuple[Tensor | None, ...]:
     """Return gradients such that differentiating them once more, where somebody might, is an error."""
     if not torch.is_grad_enabled():
-        return grads
-    return tuple(grad if grad is None else _Final.apply(grad, *causes) for grad in grads)
+        return tuple(grads)
+    return tuple(grad if grad is None else _Final.apply(grad, message, *causes) for grad in grads)
 
 
 class _Attention(torch.autograd.Function):

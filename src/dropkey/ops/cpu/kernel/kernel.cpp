@@ -1,6 +1,8 @@
 // The entry points: plain C, called through ctypes.
 #include "backward.h"
 #include "forward.h"
+#include "mixed_backward.h"
+#include "mixed_forward.h"
 
 namespace dropkey {
 
@@ -42,4 +44,16 @@ EXPORT void dropkey_backward(const void* problem) {
 }
 EXPORT void dropkey_mask(const void* problem, void* mask) {
   dropkey::fill_mask(*(const dropkey::Problem*)problem, (uint8_t*)mask);
+}
+
+EXPORT int64_t dropkey_mixing_bytes() { return sizeof(dropkey::Mixing); }
+EXPORT void dropkey_mixed_forward(const void* problem, const void* mixing) {
+  auto &p = *(const dropkey::Problem*)problem;
+  auto &m = *(const dropkey::Mixing*)mixing;
+  p.half ? dropkey::mix_forward<dropkey::Half>(p, m) : dropkey::mix_forward<float>(p, m);
+}
+EXPORT void dropkey_mixed_backward(const void* problem, const void* mixing) {
+  auto &p = *(const dropkey::Problem*)problem;
+  auto &m = *(const dropkey::Mixing*)mixing;
+  p.half ? dropkey::mix_backward<dropkey::Half>(p, m) : dropkey::mix_backward<float>(p, m);
 }

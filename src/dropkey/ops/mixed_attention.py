@@ -1,0 +1,103 @@
+"""Attention with its maps mixed over the heads, in one call that stores no map: Re-attention on the native kernel.
+
+    out = (factor * maps) @ value                     maps = HeadMixing(attn)
+    out = plain + (gate * (maps - attn)) @ value      for GatedHeadMixing; plain = attn @ value is given
+
+A batch norm takes two numbers a head, and both follow from products of whole maps that the kernel adds up on its way.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropkey.ops.call import AttentionCall
+from dropkey.ops.cpu.backend import Cpu
+from dropkey.ops.cpu.keep import numbers_of
+from dropkey.ops.cpu.mixed_operators import mixed_operator
+from dropkey.ops.reattention import GatedHeadMixing, HeadMixing
+from dropkey.ops.statistics import count_batch
+from dropkey.patterns import Geometry
+
+__all__ = ["attend_mixed", "refuses"]
+
+_CPU = Cpu()
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def refuses(call: AttentionCall, mixer: nn.Module) -> str | None:
+    """Return why a call cannot be fused with this mixing, or None."""
+    return _refuses_call(call) or _refuses_mixer(mixer, call)
+
+
+def _refuses_call(call: AttentionCall) -> str | None:
+    if _is_exporting():
+        return "the graph is exported, for programs that do not know our operators"
+    if call.attn_bias is not None or call.is_causal:
+        return "keys are forbidden or biased"
+    if call.query.shape[1] != call.key.shape[1]:
+        return "key heads are shared"
+    return _CPU.refuses(call) or _CPU.unavailable()
+
+
+def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
+    if type(mixer) not in (HeadMixing, GatedHeadMixing):
+        return f"it is mixed by a {type(mixer).__name__}"
+    norm: Any = mixer.norm
+    parts: tuple[nn.Module, ...] = (mixer, mixer.theta, norm)  # type: ignore[assignment]
+    if any("forward" in vars(part) or any(getattr(part, hooks) for hooks in _HOOKS) for part in parts):
+        return "somebody listens to the mixing, or has replaced its forward"
+    if type(mixer.theta) is not nn.Conv2d:
+        return f"its theta is a {type(mixer.theta).__name__}"
+    if type(norm) is not nn.BatchNorm2d or norm.momentum is None:
+        return f"its norm is {norm}"
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in mixer.parameters()):
+        return "its parameters are not float32 on the CPU"
+    batch, heads, num_queries, num_keys = call.mask_shape
+    if norm.num_features != heads:
+        return f"it mixes {norm.num_features} heads, not {heads}"
+    return "a batch of one weight has no variance" if batch * num_queries * num_keys == 1 else None
+
+
+def _is_exporting() -> bool:
+    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not before torch 2.7
+    return bool(torch.jit.is_tracing() or exporting())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def attend_mixed(call: AttentionCall, mixer: HeadMixing, *, plain: Tensor | None = None, factor: float = 1.0) -> Tensor:
+    """Run a call that ``refuses`` lets pass, and count its batch in the norm's running statistics.
+
+    Args:
+        call: see AttentionCall.
+        mixer: HeadMixing or GatedHeadMixing with a batch norm.
+        plain: (B, H, Nq, Dv), the call's output without mixing, for GatedHeadMixing. Query, key and value get the
+            gradient of both terms from this call, so it needs no graph.
+        factor: of the mixed maps.
+
+    Returns:
+        (B, H, Nq, Dv) in the query's dtype. There is no second derivative.
+    """
+    norm, theta = mixer.norm, mixer.theta.weight.flatten(1)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert mixer.theta.bias is not None
+    if call.draw is not None:
+        call.draw.pattern.check(Geometry(*call.mask_shape, call.draw.grid_size, call.draw.num_prefix_tokens))
+    mean = theta.sum(1) / call.mask_shape[3] + mixer.theta.bias  # the weights of a query sum to 1
+    gain, offset, var = factor * norm.weight, factor * norm.bias, None
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        offset = offset + 0 * mixer.theta.bias  # has no effect, and a gradient of 0: DDP waits for every parameter's
+    else:
+        offset = offset + gain * (mean - norm.running_mean) * (norm.running_var + norm.eps).rsqrt()
+        var = norm.running_var.double()
+    identity = None
+    if isinstance(mixer, GatedHeadMixing):
+        gain, offset, identity = mixer.gate * gain, mixer.gate * offset, 1 - mixer.gate
+    factors = theta, gain, offset, identity
+    out, _, _, _, batch_var = mixed_operator(
+        call.query, call.key, call.value, plain, *factors, var, norm.eps, call.scale, *numbers_of(call.draw)
+    )
+    if norm.training:
+        batch, _, num_queries, num_keys = call.mask_shape
+        count_batch(norm, mean.detach(), batch_var, batch * num_queries * num_keys)
+    assert isinstance(out, Tensor)
+    return out
