@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dropkey
-from dropkey.adapters import class_swap
+from dropkey.adapters import class_swap, token_selection
 from dropkey.ops.cpu import library
 from dropkey.ops.cpu.operators import attention_operator
 from dropkey.ops.dispatch import BACKENDS
@@ -74,6 +74,61 @@ def test_kept_keys_run_on_the_native_kernel(vit, images, monkeypatch):
     masked_out, masked_grads = gradients(vit, images)
     torch.testing.assert_close(out, masked_out, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grads, masked_grads, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+@pytest.mark.parametrize("frozen", ["", "weight", "bias"])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_projections_and_attention_as_one_node_equal_the_composed_form(qkv_bias, frozen, images, monkeypatch):
+    model = tiny_vit(qkv_bias=qkv_bias)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+        parameter.requires_grad_(not (frozen and name.endswith("attn.qkv." + frozen)))
+    dropkey.apply(model, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    results = []
+    for is_one_node in (True, False):
+        torch.manual_seed(3)
+        out = model(images)
+        names = [type(node).__name__ for node in nodes_of(out)]
+        assert names.count("_ProjectedBackward") == (3 if is_one_node else 0)
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results.append((out.detach(), *torch.autograd.grad(out.square().sum(), wanted)))
+        monkeypatch.setattr(token_selection, "_is_projected", lambda *_: False)
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
+
+
+def nodes_of(out):
+    """All nodes of the graph that ends in ``out``."""
+    seen, left = set(), [out.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left.extend(follower for follower, _ in node.next_functions)
+    return seen
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+def test_one_node_has_no_second_derivative(vit, images):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    weight = vit.blocks[1].attn.qkv.weight
+    (grad,) = torch.autograd.grad(vit(images).square().sum(), weight, create_graph=True)
+    with pytest.raises(dropkey.BackendError, match="no second derivative"):
+        grad.sum().backward()
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+def test_under_autocast_and_checkpointing(vit, images):
+    dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
+    out, grads = gradients(vit, images)
+    vit.set_grad_checkpointing()
+    again, grads_again = gradients(vit, images)
+    assert torch.equal(out, again)
+    torch.testing.assert_close(grads, grads_again)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = gradients(vit, images)
+    torch.testing.assert_close(half.float(), out, rtol=0.1, atol=0.1)
 
 
 def test_a_backend_asked_for_that_cannot_run_is_an_error(vit, images, monkeypatch):

@@ -48,7 +48,7 @@ def forward_selected(module: Any, site: Site, forward: Pass, x: Tensor, *args: A
         scale = module.head_dim**-0.5
         out = attend_projected(x, module.qkv.weight, module.qkv.bias, rows, module.num_heads, scale)
         query = None if site.records is None else _project(x, *query_weights, module.head_dim)
-        out = out.unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+        out = out.view(*x.shape[:2], module.num_heads, module.head_dim).transpose(1, 2)
     else:
         query = module.q_norm(_project(x, *query_weights, module.head_dim))
         seen = x.reshape(-1, x.shape[-1]).index_select(0, rows).view(x.shape[0], -1, x.shape[-1])

@@ -21,8 +21,8 @@ TIME_LIMIT_S = 180
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-w")
 _AVX512 = ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
 
-# From the best to the one that every machine has: what the processor must name among its flags, and what the compiler is
-# told. On aarch64 "plain" is NEON, which every such compiler uses by itself.
+# From the best to the one that every machine has: what the processor must name among its flags, and what the compiler
+# is told. On aarch64 "plain" is NEON, which every such compiler uses by itself.
 INSTRUCTION_SETS: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "avx512bf16": (
         {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
@@ -38,8 +38,8 @@ class BuildError(Exception):
     """The kernel cannot be built here; the message is one line that says why."""
 
 
-# Intel's processors make dot products of bfloat16 at half the rate of multiply-adds: numbers are widened there, which is
-# 1.7 times as fast.
+# Intel's processors make dot products of bfloat16 at half the rate of multiply-adds: numbers are widened there, which
+# is 1.7 times as fast.
 _BEST = {"AuthenticAMD": "avx512bf16", "GenuineIntel": "avx512"}
 
 

@@ -1,7 +1,7 @@
-"""Self-attention with its projections, over chosen rows: what the token pattern leaves to compute, in one autograd node.
+"""Self-attention with its projections, over chosen rows: what the token pattern leaves to compute, as one node.
 
-Written out rather than composed, because composed it moves more than it computes: the gradients of key and value are put
-together, those of the two parts of the weights too, and the gradient of x is filled with zeros, added to and summed.
+Composed of torch's own functions it would move much memory to compute little: the gradients of key and value would be
+put together, those of the two parts of the weights too, and the gradient of x filled with zeros, added to and summed.
 """
 
 from typing import Any
@@ -54,7 +54,8 @@ class _Projected(torch.autograd.Function):
             out, sums = attention_operator(*heads, None, scale, False, *numbers_of(None))
         ctx.save_for_backward(flat, weight, bias, rows, kept, query, kv, out, sums)
         ctx.numbers = num_heads, scale
-        return out.transpose(1, 2).reshape(batch, tokens, dim)
+        joined: Tensor = out.transpose(1, 2).reshape(batch, tokens, dim)
+        return joined
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,7 +67,7 @@ class _Projected(torch.autograd.Function):
             backward_into(
                 _heads(grad_query, grad_kv, batch, num_heads),
                 None,
-                grad_out.unflatten(-1, (num_heads, -1)).transpose(1, 2),
+                grad_out.view(batch, -1, num_heads, dim // num_heads).transpose(1, 2),
                 *_heads(query, kv, batch, num_heads),
                 None,
                 out,
