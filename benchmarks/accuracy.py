@@ -1,8 +1,8 @@
-"""How often a backend's rounding exceeds the accuracy rule on long random calls: ``python benchmarks/accuracy.py 1000``
+"""How often rounding exceeds the accuracy rule on long random calls: ``python benchmarks/accuracy.py 1000``
 
-The rule: the error of the output and of each gradient against float64 is at most twice that of torch's own attention with
-the same mask, plus two eps of the largest value. Errors are maxima over a tensor, so now and then torch's is small by
-luck. Calls are float32, 520 to 2,100 keys, up to 600 queries, any head dimension of the papers, ratios up to 0.999.
+The rule: the error of the output and of each gradient against float64 is at most twice that of torch's own attention
+with the same mask, plus two eps of the largest value. Errors are maxima over a tensor, so now and then torch's is small
+by luck. Calls are float32, 520 to 2,100 keys, up to 600 queries, any head dimension of the papers, ratios up to 0.999.
 """
 
 import argparse
