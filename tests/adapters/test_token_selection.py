@@ -8,10 +8,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dropkey
-from dropkey.adapters import class_swap, token_selection
-from dropkey.ops.cpu import library
+from dropkey.adapters import class_swap, site, token_selection
+from dropkey.ops.call import Draw
+from dropkey.ops.cpu import keep, library
 from dropkey.ops.cpu.operators import attention_operator
 from dropkey.ops.dispatch import BACKENDS
+from dropkey.patterns import Geometry
 
 
 class SeenKeys(TorchFunctionMode):
@@ -147,6 +149,18 @@ def test_gated_attention():
     handle.verify(x)
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.3, 0.5, 0.99])
+@pytest.mark.parametrize("keys", [1, 16, 65, 198])
+def test_kept_tokens_are_those_of_the_mask(keys, ratio, monkeypatch):
+    mask = dropkey.keep_mask(5, 3, 1, keys, drop_ratio=ratio, pattern="token", seed=4)[:, 0, 0]
+    draw = Draw.of(dropkey.Token(), ratio, 4, torch.device("cpu"))
+    for reason in (library.unavailable(), "it is Sunday"):
+        monkeypatch.setattr(library, "unavailable", lambda reason=reason: reason)
+        kept = keep.kept_tokens(draw, Geometry(5, 3, keys, keys))
+        assert torch.equal(torch.zeros_like(mask).scatter(1, kept, True), mask)
+        assert kept.shape[1] == mask[0].sum()
+
+
 def test_verify_sees_the_mask(vit, images):
     handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
     assert [check.dropped_share for check in handle.verify(images).checks] == pytest.approx([33 / 65] * 3)
@@ -154,8 +168,7 @@ def test_verify_sees_the_mask(vit, images):
 
 def test_verify_notices_wrong_keys(vit, images, monkeypatch):
     handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
-    real = dropkey.Token.kept_keys
-    monkeypatch.setattr(dropkey.Token, "kept_keys", lambda *arguments: real(*arguments).roll(1, 0))
+    monkeypatch.setattr(site, "kept_tokens", lambda *arguments: keep.kept_tokens(*arguments).roll(1, 0))
     with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn differs from the reference"):
         handle.verify(images)
 

@@ -15,6 +15,7 @@ from dropkey.adapters.forward_pass import Pass, Record
 from dropkey.adapters.slot import MixSlot, Slot
 from dropkey.errors import BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.cpu.keep import kept_tokens
 from dropkey.ops.dispatch import attend, attend_kept
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.mixed_attention import attend_mixed, refuses
@@ -81,7 +82,7 @@ class Site:
         if not isinstance(pattern, Token) or not alone or slot.backend == "reference":
             return None
         geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
-        return pattern.kept_keys(forward.seed("drop", x.device), slot.drop_ratio, geometry)
+        return kept_tokens(Draw(pattern, slot.ratio_tensor, forward.seed("drop", x.device)), geometry)
 
     def attend_selected(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Run the attention over the keys that ``select_keys`` has left: nothing more is dropped."""

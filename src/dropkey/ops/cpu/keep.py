@@ -7,9 +7,9 @@ from dropkey.ops.call import Draw
 from dropkey.ops.cpu import library
 from dropkey.ops.cpu.library import PATTERNS, DrawNumbers
 from dropkey.ops.cpu.operators import mask_operator
-from dropkey.patterns import Block, Cross, Geometry
+from dropkey.patterns import Block, Cross, Geometry, Token
 
-__all__ = ["draw_keep", "numbers_of"]
+__all__ = ["draw_keep", "kept_tokens", "numbers_of"]
 
 
 def draw_keep(draw: Draw, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
@@ -23,6 +23,19 @@ def draw_keep(draw: Draw, batch: int, num_heads: int, num_queries: int, num_keys
     draw.pattern.check(Geometry(batch, num_heads, num_queries, num_keys, draw.grid_size, draw.num_prefix_tokens))
     mask: Tensor = mask_operator(batch, num_heads, num_queries, num_keys, *numbers_of(draw))
     return mask
+
+
+def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
+    """Return the keys that the token pattern keeps, int64 (B, number of kept), natively where that is possible.
+
+    Their order is that of the keys or that of the ranks.
+    """
+    assert isinstance(draw.pattern, Token)
+    if draw.seed.device.type != "cpu" or library.unavailable() is not None:
+        return draw.pattern.kept_keys(draw.seed, draw.drop_ratio.item(), geometry)
+    batch, num_heads, _, num_keys = geometry[:4]
+    mask: Tensor = mask_operator(batch, num_heads, 1, num_keys, *numbers_of(draw))
+    return mask[:, 0, 0].nonzero()[:, 1].view(batch, -1)
 
 
 def numbers_of(draw: Draw | None) -> DrawNumbers:
