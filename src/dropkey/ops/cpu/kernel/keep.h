@@ -72,6 +72,9 @@ class Keep {
     }
   }
 
+  // Whether what is drawn is the same for all queries of a head.
+  bool draws_all_alike() const { return p_.draw.pattern < kBlock && p_.draw.pattern != kElement; }
+
   // Whether what is allowed is the same for all queries.
   bool allows_all_alike() const { return !p_.causal && (p_.bias_kind == kNoBias || p_.bias.query == 0); }
 

@@ -19,8 +19,14 @@ INLINE float* sums_of(const Problem& p, long b, long h) { return p.sums + (b * p
 // Bits of all rows of a tile; a row that keeps none is shown all that it is allowed, and marked.
 static void draw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_t* allowed, uint8_t* uniform) {
   keep.draw(bits, at);
+  bool alike = keep.draws_all_alike() && keep.allows_all_alike();
   for (long i = 0; i < at.rows; ++i) {
     uint8_t* row = bits + i * at.pitch();
+    if (alike && i > 0) {
+      std::memcpy(row, bits, (size_t)at.pitch());
+      uniform[i] = uniform[0];
+      continue;
+    }
     if (i == 0 || !keep.allows_all_alike()) keep.allow(allowed, at, at.first + i);
     if (keep.forbids())
       for (long n = 0; n < at.pitch(); ++n) row[n] &= allowed[n];
