@@ -73,7 +73,7 @@ static void pack_along(Pair* to, long height, Rows<const Half> from, long rows, 
 }
 
 constexpr long kWholeRows = 512;  // keys whose panels and gradients the backward pass holds at once
-constexpr long kTail = 3;         // keys past the last whole vector that are cheaper one by one
+constexpr long kTail = 5;         // keys past the last whole vector that are cheaper one by one
 
 // Keys are cut into chunks of up to 64, as even as whole groups of 16 allow, chunks into blocks that fit the cache. A few
 // keys past the last group (a class token makes one more than a square) have no lanes of their own: they are the tail.
@@ -95,12 +95,19 @@ struct Cut {
 // Products of plain rows with the few rows of a tail, lanes along the head dimension; zeros for the rest of their group.
 template <class Cell>
 static void multiply_tail(long rows, long tail, long width, const Cell* a, const Cell* b, float* c, long ldc) {
-  for (long i = 0; i < rows; ++i, a += width, c += ldc) {
-    for (long k = 0; k < 16; k += W) store(c + k, Floats{});
+  for (long i = 0, some; i < rows; i += some, a += some * width, c += some * ldc) {
+    some = std::min(rows - i, 4L);
+    for (long r = 0; r < some; ++r) std::memset(c + r * ldc, 0, 16 * sizeof(float));
     for (long k = 0; k < tail; ++k) {
-      Floats sum = {};
-      for (long d = 0; d < width; d += W) sum = fused(lanes(a + d), lanes(b + k * width + d), sum);
-      c[k] = sum_of(sum);
+      Floats sum[4] = {};
+      for (long d = 0; d < width; d += W) {
+        auto right = lanes(b + k * width + d);
+#pragma GCC unroll 4
+        for (long r = 0; r < 4; ++r) sum[r] = fused(lanes(a + std::min(r, some - 1) * width + d), right, sum[r]);
+      }
+      float sums[4];
+      sums_of_four(sums, sum);
+      for (long r = 0; r < some; ++r) c[r * ldc + k] = sums[r];
     }
   }
 }

@@ -56,6 +56,15 @@ INLINE Floats splat(float x) {
 INLINE float sum_of(Floats v) { return _mm512_reduce_add_ps((__m512)v); }
 INLINE float max_of(Floats v) { return _mm512_reduce_max_ps((__m512)v); }
 
+INLINE void sums_of_four(float* to, const Floats* v) {
+  __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
+  __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
 #else
 
 INLINE float sum_of(Floats v) {
@@ -68,6 +77,10 @@ INLINE float max_of(Floats v) {
   for (int half = W / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
   return v[0];
+}
+
+INLINE void sums_of_four(float* to, const Floats* v) {
+  for (int i = 0; i < 4; ++i) to[i] = sum_of(v[i]);
 }
 
 #endif
