@@ -106,6 +106,8 @@ class Forward {
       multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, kPiece<Cell>},
                panel_of(to, c), cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
     if (cut.tail) multiply_tail(at.rows, cut.tail, row, to.queries, to.tail, to.logits + cut.groups * 16 - first, pitch());
+    // One loop each: the highest logit is known late, and the next row's does not wait for it.
+    for (long i = 0; i < at.rows; ++i) raise(to, at, i, first, cut.end(past) - first);
     for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.end(past) - first);
     for (long c = chunk, next; c < past; c = next) {  // two chunks in one sum: fewer visits to `out`
       next = std::min(c + 2, past);
@@ -131,26 +133,37 @@ class Forward {
     to.ahead.add(p.value.rows<const T>(b, kv), p.keys, p.value_dim);
   }
 
-  // Logits of one row become weights relative to the highest logit so far.
-  void weigh(Buffers& to, const Patch& at, long i, long first, long keys) const {
+  // Takes the bias in and finds the highest logit so far of one row.
+  void raise(Buffers& to, const Patch& at, long i, long first, long keys) const {
+    if (to.uniform[i]) return;
     float* logits = to.logits + i * pitch();
-    V* weights = (V*)to.weights + i * pitch();
-    const uint8_t* bits = to.bits + i * at.pitch() + first / 8;
-    if (to.uniform[i]) {
-      to.total[i] += fill_ones(weights, bits, keys);
-      return;
-    }
-    Factor unit(p.scale * kLog2e);
+    Factor unit = unit_of();
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-      add_bias(logits, to.bias, unit.high, keys);
-      unit = Factor(1);
+      add_bias(logits, to.bias, (float)(p.scale * kLog2e), keys);
     }
-    float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits, keys));
-    if (highest == -kInfinity) return fill_zeros(weights, keys);
+    float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits_of(to, at, i, first), keys));
     if (highest > before && before != -kInfinity) shrink(to, i, before - highest, unit);
     to.highest[i] = highest;
-    to.total[i] += exponentiate(weights, logits, bits, unit, highest, keys);
+  }
+
+  // Logits of one row become weights relative to the highest one.
+  void weigh(Buffers& to, const Patch& at, long i, long first, long keys) const {
+    const uint8_t* bits = bits_of(to, at, i, first);
+    V* weights = (V*)to.weights + i * pitch();
+    if (to.uniform[i])
+      to.total[i] += fill_ones(weights, bits, keys);
+    else if (to.highest[i] == -kInfinity)
+      fill_zeros(weights, keys);
+    else
+      to.total[i] += exponentiate(weights, to.logits + i * pitch(), bits, unit_of(), to.highest[i], keys);
+  }
+
+  // What one unit of a logit is in log2, once a bias is in it.
+  Factor unit_of() const { return Factor(p.bias_kind == kFloatBias ? 1 : p.scale * kLog2e); }
+
+  const uint8_t* bits_of(const Buffers& to, const Patch& at, long i, long first) const {
+    return to.bits + i * at.pitch() + first / 8;
   }
 
   void shrink(Buffers& to, long i, float rise, Factor unit) const {
