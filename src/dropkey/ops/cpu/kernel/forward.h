@@ -10,6 +10,7 @@ namespace dropkey {
 
 constexpr long kBlockChunks = 16;       // chunks of keys whose logits are held at once
 constexpr long kTileLogits = 64 * 1024;  // logits held at once
+constexpr long kFirstLevel = 12 * 1024;  // as many fit the first level cache: where few keys leave room for whole rows
 
 template <class T, class Cell>
 class Forward {
@@ -19,7 +20,8 @@ class Forward {
   Forward(const Problem& problem, const Keep& keep)
       : p(problem), keep_(keep), cut(p.keys), width(padded(p.keys, 16)), out_width(padded(p.value_dim, 16)) {
     block_keys = std::min(width, kBlockChunks * 64);
-    tile = piece_of(p.queries, std::max(kTileLogits / block_keys / 12 * 12, 24L), 6);
+    long held = p.keys <= kWholeRows ? kFirstLevel : kTileLogits;
+    tile = piece_of(p.queries, std::max(held / block_keys / 12 * 12, 24L), 6);
     tiles = (p.queries + tile - 1) / tile;
     long heads = p.batch * p.heads;
     parts = std::min(tiles, heads >= 8 ? 1L : (8 + heads - 1) / heads);
