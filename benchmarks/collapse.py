@@ -1,7 +1,8 @@
 """How alike the attention maps of neighbouring blocks are in trained runs: ``python benchmarks/collapse.py RUN...``
 
 For each run folder: validation accuracy, mean cosine similarity of neighbouring maps as DeepViT's loss has it, and the
-number of blocks that are similar to the block before, at several thresholds.
+number of blocks that are similar to the block before, at several thresholds; where Re-attention makes the maps, the
+same of what it made them from.
 """
 
 import sys
@@ -12,6 +13,7 @@ import torch
 from dropkey.adapters.handle import apply
 from dropkey.adapters.maps import attention_maps
 from dropkey.ops.map_similarity import map_similarity, similar_blocks
+from dropkey.ops.reattention import HeadMixing
 from dropkey.regularizers import DropKey
 from dropkey.tasks.run_folder import RunFolder
 from dropkey.tasks.trained import load_run
@@ -21,24 +23,33 @@ THRESHOLDS = (0.5, 0.7, 0.9)
 
 
 def main(roots: list[str]) -> None:
-    print("run | val accuracy | mean similarity | similar blocks at " + ", ".join(map(str, THRESHOLDS)))
+    measures = "mean similarity; similar blocks at " + ", ".join(map(str, THRESHOLDS))
+    print(f"run | val accuracy | {measures} | before Re-attention")
     for root in roots:
         folder = RunFolder(Path(root))
-        maps = maps_of(folder)
-        counts = ", ".join(str(sum(similar_blocks(maps, threshold))) for threshold in THRESHOLDS)
+        maps, unmixed = maps_of(folder)
         accuracy = folder.read_summary()["final_val_accuracy"]
-        print(f"{root} | {accuracy:.4f} | {map_similarity(maps).item():.3f} | {counts} of {len(maps) - 1}")
+        print(f"{root} | {accuracy:.4f} | {measured(maps)} | {measured(unmixed) if unmixed else '-'}")
 
 
-def maps_of(folder: RunFolder) -> list[torch.Tensor]:
-    """Return the maps of every block on the first validation images, in evaluation mode."""
+def measured(maps: list[torch.Tensor]) -> str:
+    counts = ", ".join(str(sum(similar_blocks(maps, threshold))) for threshold in THRESHOLDS)
+    return f"{map_similarity(maps).item():.3f}; {counts} of {len(maps) - 1}"
+
+
+def maps_of(folder: RunFolder) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the maps of every block on the first validation images, in evaluation mode, and what was mixed to them."""
     trained = load_run(folder)
     images = spread(trained.data.val_dataloader()[0].dataset)
     if trained.handle is None:
         apply(trained.network, DropKey(0.0))
+    unmixed: list[torch.Tensor] = []
+    for module in trained.network.modules():
+        if isinstance(module, HeadMixing):
+            module.register_forward_pre_hook(lambda _, inputs: unmixed.append(inputs[0]))
     with torch.no_grad(), attention_maps(trained.network.eval()) as maps:
         trained.network(images)
-    return maps
+    return maps, unmixed
 
 
 def spread(dataset: torch.utils.data.Dataset) -> torch.Tensor:

@@ -57,7 +57,7 @@ class EvaluateConfig:
 def run(arguments: Sequence[str]) -> int:
     """Evaluate a run or a timm model, print a table and write it as JSON."""
     parser = Parser("dropkey evaluate", _DESCRIPTION)
-    parser.add_argument("name", type=str, help="folder of a run, or a timm model name with --weights")
+    parser.add_argument("name", type=str, help="folder of a run, or a timm model name with --weights or --pretrained")
     add_fields(parser, EvaluateConfig)
     options = parser.read(arguments)
     config = EvaluateConfig(**values_of(EvaluateConfig, options))

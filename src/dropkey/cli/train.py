@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_DESCRIPTION = "Train a model with or without a regulariser on its attention. No option is needed."
+_DESCRIPTION = (
+    "Train a model with or without a regulariser on its attention. No option is needed: what is null below comes from "
+    "the recipe of the data, or from one for fine-tuning; config.yaml in the run folder holds what was used."
+)
 # What may change when a run is resumed: where it runs, not what it computes.
 _FREE_ON_RESUME = ("output", "workers", "data_dir", "save_seconds")
 

@@ -120,12 +120,13 @@ def autotuned(query, key, value, grad_out, **options):
     """Return output and gradients through the autotuner, which has one tile to choose from and measures nothing."""
     from dropkey.ops.triton import launch
 
-    kept = launch.IS_INTERPRETING, launch.candidate_tiles
+    kept = launch.IS_INTERPRETING, launch.candidate_tiles, launch.current_gpu
     launch.IS_INTERPRETING, launch.candidate_tiles = False, lambda *_: [launch.INTERPRETED]
+    launch.current_gpu = lambda: "ampere"
     try:
         return attend(query, key, value, grad_out, **options)
     finally:
-        launch.IS_INTERPRETING, launch.candidate_tiles = kept
+        launch.IS_INTERPRETING, launch.candidate_tiles, launch.current_gpu = kept
 
 
 def serve() -> None:

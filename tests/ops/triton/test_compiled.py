@@ -12,42 +12,40 @@ resources = pytest.importorskip("dropkey.ops.triton.resources")
 KERNELS = ("forward", "query", "key_value")
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
-# The most that any pattern, bias and causal mask spills at D 64: bounds to be lowered, not goals.
-WORST = {"sm_80": 300, "sm_90": 0, "sm_100": 24, "gfx942": 1032}
+# What takes the most registers, as a rule: a byte a key, a bias, and a causal mask.
+DEMANDING = {"pattern": 2, "bias": 1, "is_causal": True}
+SPARED_BYTES = 24  # the most that CUDA's compiler spills where it leaves registers unused, for more blocks at a time
 
 
-def compiled(kernel, target, dtype=torch.bfloat16, head_dim=64, **variant):
-    tile = default_tile(kernel, head_dim, dtype == torch.float32, target == "gfx942")
+def assert_fits(kernel, target, dtype=torch.bfloat16, head_dim=64, **variant):
+    """Assert that the default tile fits the target and spills nothing for want of registers."""
+    tile = default_tile(kernel, head_dim, dtype == torch.float32, resources.GPUS[target])
     variant = resources.Variant(kernel, dtype, head_dim, **variant)
-    return resources.resources(resources.compile_ahead(variant, tile, target))
-
-
-def assert_fits(found, target, may_spill=0):
-    assert 0 < found.registers <= (512 if target == "gfx942" else 255)
+    found = resources.resources(resources.compile_ahead(variant, tile, target))
+    most = 512 if target == "gfx942" else min(255, 65536 // (32 * tile.num_warps))
+    assert 0 < found.registers <= most
     assert found.shared_bytes <= SHARED_BYTES[target]
-    assert found.spilled_bytes <= may_spill
+    assert found.spilled_bytes <= (SPARED_BYTES if target != "gfx942" and found.registers < most else 0)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_forward_kernel_does_not_spill(target):
-    assert_fits(compiled("forward", target), target)
+    assert_fits("forward", target)
 
 
 @pytest.mark.parametrize(("kernel", "target"), [("query", "sm_90"), ("key_value", "sm_80")])
 def test_the_backward_kernels_do_not_spill(kernel, target):
-    assert_fits(compiled(kernel, target), target)
+    assert_fits(kernel, target)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("head_dim", [16, 33, 64, 128, 256])
-def test_every_head_dim(kernel, target, dtype, head_dim):
-    padded = 1 << (head_dim - 1).bit_length()
-    one_that_does = (kernel, target, padded, dtype) == ("query", "gfx942", 256, torch.float32)
-    may_spill = 176 if one_that_does else 0
-    assert_fits(compiled(kernel, target, dtype, padded), target, may_spill)
+@pytest.mark.parametrize("head_dim", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("variant", [{}, DEMANDING], ids=["plain", "demanding"])
+def test_every_head_dim(kernel, target, dtype, head_dim, variant):
+    assert_fits(kernel, target, dtype, head_dim, **variant)
 
 
 @pytest.mark.slow
@@ -57,7 +55,7 @@ def test_every_head_dim(kernel, target, dtype, head_dim):
 @pytest.mark.parametrize("bias", range(3))
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_every_variant(kernel, target, pattern, bias, is_causal):
-    assert_fits(compiled(kernel, target, pattern=pattern, bias=bias, is_causal=is_causal), target, WORST[target])
+    assert_fits(kernel, target, pattern=pattern, bias=bias, is_causal=is_causal)
 
 
 @pytest.mark.slow
@@ -69,7 +67,7 @@ def test_a_tile_that_is_too_large_is_seen_to_spill():
 @pytest.mark.parametrize("kernel", ["forward"])
 def test_the_draw_is_made_once_a_pair(kernel):
     """Nine wide products for eight keys, and no exchange of bits: what docs/explanation/triton.md counts on paper."""
-    tile = default_tile(kernel, 64, False, False)
+    tile = default_tile(kernel, 64, False, "hopper")
     ptx, without = (
         resources.compile_ahead(resources.Variant(kernel, pattern=pattern), tile, "sm_90").asm["ptx"]
         for pattern in (0, 2)
@@ -82,7 +80,7 @@ def test_the_draw_is_made_once_a_pair(kernel):
 
 @pytest.mark.parametrize("kernel", ["forward", "query"])
 def test_lengths_of_one_compile(kernel):
-    assert_fits(compiled(kernel, "sm_90", is_single=True, is_causal=True), "sm_90")
+    assert_fits(kernel, "sm_90", is_single=True, is_causal=True)
 
 
 @pytest.mark.parametrize(("target", "reach"), [("sm_90", 1), ("gfx942", 2)])
@@ -100,9 +98,25 @@ def test_the_kernels_of_windows_compile(target, reach):
         assert resources.resources(compiled_kernel).spilled_bytes == 0
 
 
+def test_a_row_of_the_table():
+    cells = resources.table_row("forward", torch.bfloat16, 64).split(" | ")
+    assert cells[:3] == ["| bfloat16, 64", "forward", "128, 64, 8, 2; 128, 32, 4, 2"]
+    assert [cell.split(" / ")[1] for cell in cells[3:]] == ["0"] * 4
+
+
+def test_instructions_of_the_loop():
+    tile = default_tile("forward", 64, False, "hopper")
+    drawn, read = (
+        resources.loop_instructions(resources.Variant("forward", pattern=pattern), tile, "sm_90") for pattern in (0, 3)
+    )
+    assert 12 < read["all"] < drawn["all"] < 20
+    assert 9 / 8 <= drawn["IMAD.WIDE"] < 2
+
+
 def test_candidates_start_with_the_default():
-    for kernel, dim, is_float32, is_hip in itertools.product(KERNELS, (16, 64, 128, 256), (False, True), (False, True)):
-        tiles = candidate_tiles(kernel, dim, is_float32, is_hip)
-        assert tiles[0] == default_tile(kernel, dim, is_float32, is_hip)
+    gpus = ("ampere", "hopper", "amd")
+    for kernel, dim, is_float32, gpu in itertools.product(KERNELS, (16, 64, 128, 256), (False, True), gpus):
+        tiles = candidate_tiles(kernel, dim, is_float32, gpu)
+        assert tiles[0] == default_tile(kernel, dim, is_float32, gpu)
         assert len(set(tiles)) == len(tiles)
         assert all(tile.block_n % 32 == 0 and tile.block_m >= 16 for tile in tiles)

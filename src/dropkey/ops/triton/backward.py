@@ -58,10 +58,10 @@ def query_kernel(
         for start_k in range(whole if MASKED else 0, end if MASKED else whole, BLOCK_N):
             start_k = tl.multiple_of(start_k, BLOCK_N)
             k = load_rows(key, key_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys, DIM, BLOCK_DIM)
-            v = load_rows(
-                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
-                VALUE_DIM, BLOCK_VALUE_DIM,
-            )  # fmt: skip
+            # Products without a matrix unit read both factors from shared memory. The barrier keeps them from reading
+            # one while the other is still being written, and holding it whole in registers: kilobytes of spills.
+            if not BASE_2:
+                tl.debug_barrier()
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
@@ -72,6 +72,12 @@ def query_kernel(
             if not BASE_2:  # float32: the rounding of log_sum is not small against that of float32 elsewhere
                 logits -= remainder[:, None]
             attn = exponential(logits, BASE_2)
+            v = load_rows(
+                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
+                VALUE_DIM, BLOCK_VALUE_DIM,
+            )  # fmt: skip
+            if not BASE_2:
+                tl.debug_barrier()
             grad_attn = product(do, v.trans(), UPCAST)
             grad_logits = attn * (grad_attn - row_delta[:, None])
             acc += product(rounded(grad_logits, k.dtype, UPCAST), k, UPCAST)
@@ -131,7 +137,6 @@ def key_value_kernel(
             # Beyond the last query the row sum is infinite, so that its weights are 0.
             log_sum = tl.load(row_stats + row, mask=inside, other=float("inf"))
             dropped = tl.load(row_stats + num_rows + row, mask=inside, other=float("-inf"))
-            row_delta = tl.load(delta + row, mask=inside, other=0.0)
             place = (batch, batch_head, start_q, num_queries, num_keys)
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
@@ -144,6 +149,7 @@ def key_value_kernel(
             attn = exponential(logits, BASE_2)
             value_acc += product(rounded(attn, do.dtype, UPCAST).trans(), do, UPCAST)
             grad_attn = product(do, v.trans(), UPCAST)
+            row_delta = tl.load(delta + row, mask=inside, other=0.0)
             # In a row that has lost all its keys, the dropped ones have weights, but no gradient.
             passing = tl.where(dropped > float("-inf"), 0.0, 1.0)
             grad_logits = attn * passing[:, None] * (grad_attn - row_delta[:, None])

@@ -61,10 +61,6 @@ def forward_kernel(
         for start_k in range(whole if MASKED else 0, end if MASKED else whole, BLOCK_N):
             start_k = tl.multiple_of(start_k, BLOCK_N)
             k = load_rows(key, key_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys, DIM, BLOCK_DIM)
-            v = load_rows(
-                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
-                VALUE_DIM, BLOCK_VALUE_DIM,
-            )  # fmt: skip
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
@@ -75,6 +71,10 @@ def forward_kernel(
             attn = exponential(logits - shift[:, None], BASE_2)
             shrink = exponential(row_max - shift, BASE_2)
             row_sum = row_sum * shrink + tl.sum(attn, 1)
+            v = load_rows(
+                value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
+                VALUE_DIM, BLOCK_VALUE_DIM,
+            )  # fmt: skip
             acc = acc * shrink[:, None] + product(rounded(attn, v.dtype, UPCAST), v, UPCAST)
             row_max = new_max
     log_sum = logarithm(tl.where(row_sum > 0, row_sum, 1.0), BASE_2)

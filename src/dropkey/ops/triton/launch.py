@@ -11,7 +11,7 @@ from torch import Tensor
 from dropkey.ops.triton.backend import IS_INTERPRETING
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
-from dropkey.ops.triton.tiles import INTERPRETED, Tile, candidate_tiles, default_tile
+from dropkey.ops.triton.tiles import INTERPRETED, Gpu, Tile, candidate_tiles, default_tile
 
 __all__ = ["Launch", "launch_backward", "launch_forward"]
 
@@ -156,10 +156,17 @@ def _chosen(name: str, block_dim: int, block_value_dim: int, dtype: torch.dtype)
     """Return a kernel and its tile: the autotuned kernel that chooses itself, or the plain one with a fixed tile."""
     if IS_INTERPRETING:
         return _KERNELS[name], _meta(INTERPRETED)
-    wide, is_float32, is_hip = max(block_dim, block_value_dim), dtype == torch.float32, torch.version.hip is not None
+    wide, is_float32, gpu = max(block_dim, block_value_dim), dtype == torch.float32, current_gpu()
     if torch.are_deterministic_algorithms_enabled():  # times differ from run to run, and with tiles the rounding
-        return _KERNELS[name], _meta(default_tile(name, wide, is_float32, is_hip))
-    return _autotuned(name, wide, is_float32, is_hip), {}
+        return _KERNELS[name], _meta(default_tile(name, wide, is_float32, gpu))
+    return _autotuned(name, wide, is_float32, gpu), {}
+
+
+def current_gpu() -> Gpu:
+    """Return what the tiles of the current GPU depend on."""
+    if torch.version.hip is not None:
+        return "amd"
+    return "hopper" if torch.cuda.get_device_capability()[0] in (9, 10) else "ampere"
 
 
 def _meta(tile: Tile) -> dict[str, int]:
@@ -172,10 +179,10 @@ def _meta(tile: Tile) -> dict[str, int]:
 
 
 @functools.cache
-def _autotuned(name: str, block_dim: int, is_float32: bool, is_hip: bool) -> Callable[..., Any]:
+def _autotuned(name: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Callable[..., Any]:
     configs = [
         triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in candidate_tiles(name, block_dim, is_float32, is_hip)
+        for m, n, warps, stages in candidate_tiles(name, block_dim, is_float32, gpu)
     ]
     key = ["length_class", "PATTERN", "BIAS", "CAUSAL", "BLOCK_DIM", "BLOCK_VALUE_DIM", "GROUP"]
     autotuned: Callable[..., Any] = triton.autotune(configs=configs, key=key)(_KERNELS[name])

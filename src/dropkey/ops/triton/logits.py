@@ -126,8 +126,8 @@ def keep_tile(draw, place, start_k, PATTERN: tl.constexpr, BLOCK_M: tl.constexpr
         keep = tl.load(kept + batch * num_keys + keys, mask=keys < num_keys, other=0) != 0
     else:
         row_bytes = (num_keys + 7) // 8
-        inside = (queries < num_queries) & (calls < row_bytes)
-        packed = tl.load(kept + (head.to(tl.int64) * num_queries + queries) * row_bytes + calls, mask=inside, other=0)
+        rows = head.to(tl.int64) * num_queries + tl.minimum(queries, num_queries - 1)
+        packed = tl.load(kept + rows * row_bytes + calls, mask=calls < row_bytes, other=0)
         bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
         keep = in_tile_order((bits & 1).reshape(BLOCK_M, BLOCK_N)) != 0
     return keep
@@ -187,8 +187,9 @@ def _bias_tile(bias, strides, place, start_k, PER_QUERY: tl.constexpr, BLOCK_M: 
     if PER_QUERY:
         keys = start_k + tl.arange(0, BLOCK_N)[None, :]
         queries = place[2] + tl.arange(0, BLOCK_M)[:, None]
+        queries = tl.minimum(queries, place[3] - 1)
         pointers = bias + queries.to(tl.int64) * strides[2] + keys.to(tl.int64) * strides[3]
-        tile = in_tile_order(tl.load(pointers, mask=(queries < place[3]) & (keys < place[4]), other=0))
+        tile = in_tile_order(tl.load(pointers, mask=keys < place[4], other=0))
     else:
         keys = (start_k + tile_keys(BLOCK_N))[None, :]
         tile = tl.load(bias + keys.to(tl.int64) * strides[3], mask=keys < place[4], other=0)

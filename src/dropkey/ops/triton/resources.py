@@ -1,8 +1,13 @@
-"""What a kernel takes of a GPU: compiled ahead of time, so that no GPU is needed to see it."""
+"""What a kernel takes of a GPU: compiled ahead of time, so that no GPU is needed to see it.
 
+``python -m dropkey.ops.triton.resources`` prints the numbers of docs/explanation/triton.md; minutes.
+"""
+
+import itertools
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +18,9 @@ from triton.compiler import ASTSource
 
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
-from dropkey.ops.triton.tiles import Tile
+from dropkey.ops.triton.tiles import Gpu, Tile, default_tile
 
-__all__ = ["TARGETS", "Resources", "Variant", "compile_ahead", "resources"]
+__all__ = ["GPUS", "TARGETS", "Resources", "Variant", "compile_ahead", "loop_instructions", "resources", "table_row"]
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -23,6 +28,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+GPUS: dict[str, Gpu] = {"sm_80": "ampere", "sm_90": "hopper", "sm_100": "hopper", "gfx942": "amd"}
 KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel}
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _FLOAT32 = ("row_stats", "delta")
@@ -140,3 +146,42 @@ def _signature(name: str, variant: Variant) -> Any:
     if name in ("seed", "kept"):
         return {"seed": "*i64", "kept": "*u8"}[name]
     return "*fp32" if name in _FLOAT32 else "*" + _TYPES[variant.dtype]
+
+
+def loop_instructions(variant: Variant, tile: Tile, target: str) -> Counter[str]:
+    """Count the machine instructions a pair of query and key, by name, in a CUDA kernel's loop over whole tiles.
+
+    It is the first that goes back by more than 100 instructions. "all" are all of them, addresses and waiting included.
+    """
+    compiled = compile_ahead(variant, tile, target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel"
+        path.write_bytes(compiled.asm["cubin"])
+        text = _output_of(triton.knobs.nvidia.cuobjdump.path, "-sass", str(path))
+    lines = [(int(at, 16), line) for at, line in re.findall(r"/\*([0-9a-f]{4,})\*/ +(.*?);", text)]
+    jumps = ((int(to, 16), at) for at, line in lines for to in re.findall(r"BRA.* 0x([0-9a-f]+)", line))
+    bodies = ([line for at, line in lines if start <= at <= end] for start, end in jumps)
+    names = [re.sub(r"^@\S+ ", "", line).split()[0] for line in next(body for body in bodies if len(body) > 100)]
+    pairs = tile.block_m * tile.block_n / (32 * tile.num_warps)
+    counts = Counter(".".join(name.split(".")[:2]) if name.startswith("IMAD") else name.split(".")[0] for name in names)
+    return Counter({name: count / pairs for name, count in counts.items()} | {"all": len(names) / pairs})
+
+
+def table_row(kernel: str, dtype: torch.dtype, head_dim: int) -> str:
+    """Return registers a thread / spilled bytes / shared KiB of the default tile, for every target."""
+    tiles, cells = [], []
+    for target, gpu in GPUS.items():
+        tile = default_tile(kernel, head_dim, dtype == torch.float32, gpu)
+        found = resources(compile_ahead(Variant(kernel, dtype, head_dim), tile, target))
+        tiles.append(", ".join(map(str, tile)))
+        cells.append(f"{found.registers} / {found.spilled_bytes} / {found.shared_bytes // 1024}")
+    cells = ["", f"{str(dtype)[6:]}, {head_dim}", kernel, "; ".join(dict.fromkeys(tiles)), *cells, ""]
+    return " | ".join(cells).strip()
+
+
+if __name__ == "__main__":
+    for dtype, head_dim, kernel in itertools.product((torch.bfloat16, torch.float32), (32, 64, 128, 256), KERNELS):
+        print(table_row(kernel, dtype, head_dim), flush=True)
+    for kernel, pattern in itertools.product(KERNELS, (0, 3)):
+        counts = loop_instructions(Variant(kernel, pattern=pattern), default_tile(kernel, 64, False, "hopper"), "sm_90")
+        print(kernel, pattern, *(f"{name} {counts[name]:.1f}" for name in ("all", "IMAD.WIDE", "LOP3", "ISETP")))

@@ -1,8 +1,11 @@
 """Tile sizes: a default for every kernel, head dimension and dtype, and what the autotuner tries besides."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-__all__ = ["INTERPRETED", "Tile", "candidate_tiles", "default_tile"]
+__all__ = ["INTERPRETED", "Gpu", "Tile", "candidate_tiles", "default_tile"]
+
+# "hopper": NVIDIA's GPUs with matrix units that read shared memory (9.x and 10.x); "ampere": all others of NVIDIA's.
+Gpu = Literal["ampere", "hopper", "amd"]
 
 
 class Tile(NamedTuple):
@@ -16,50 +19,52 @@ class Tile(NamedTuple):
 
 INTERPRETED = Tile(32, 32, 4, 1)
 
-# By padded head dimension, smaller ones that are not named as 64; among the largest that compile without spilling on
-# every target. Sums over 64 rows or more use Hopper's wide products.
+# By padded head dimension, smaller ones that are not named as 64: among the largest that do not spill, whatever the
+# pattern, bias and causal mask. Sums over 64 rows or more use Hopper's wide products.
 _HALF = {
-    "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 1)},
-    "query": {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
+    "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
+    "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
     "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
 }
-# float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles.
+# float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles and many warps.
 _FLOAT32 = {
-    "forward": {16: Tile(32, 32, 8, 1), 64: Tile(64, 32, 8, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 32, 8, 1)},
+    "forward": {64: Tile(32, 32, 16, 1), 128: Tile(32, 32, 16, 1), 256: Tile(32, 32, 16, 1)},
     "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 16, 1)},
     "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 8, 1)},
 }
-# A warp has 64 threads on AMD's GPUs, and four of them twice the registers of eight.
-_HALF_HIP = {
-    "forward": {256: Tile(32, 32, 8, 1)},
-    "query": {256: Tile(32, 32, 4, 1)},
-    "key_value": {128: Tile(32, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
+# Without Hopper's matrix units, every warp holds keys and values of the whole tile in registers.
+_HALF_AMPERE = {**_HALF, "key_value": {**_HALF["key_value"], 64: Tile(64, 32, 4, 2)}}
+# AMD's matrix instructions take 32 queries (or 16) a warp, of 64 threads: warps beyond those do the same work again.
+# Four warps have twice the registers of eight; where a tile has more warps than it needs, it is for their sake.
+_HALF_AMD = {
+    "forward": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 2), 256: Tile(128, 32, 4, 1)},
+    "query": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 1), 256: Tile(64, 32, 4, 1)},
+    "key_value": {64: Tile(64, 32, 2, 1), 128: Tile(128, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
 }
-_FLOAT32_HIP = {
-    "forward": {128: Tile(16, 32, 8, 1), 256: Tile(16, 32, 4, 1)},
-    "query": {128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
-    "key_value": {64: Tile(16, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
+_FLOAT32_AMD = {
+    "forward": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
+    "query": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
+    "key_value": {64: Tile(64, 32, 2, 1), 128: Tile(64, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
 }
 
 
-def default_tile(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) -> Tile:
+def default_tile(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Tile:
     """Return the tile of a kernel.
 
     Args:
         kernel: "forward", "query" or "key_value".
         block_dim: the larger of the two padded head dimensions, 16 to 256.
         is_float32: whether the tensors are float32.
-        is_hip: whether the GPU is AMD's.
+        gpu: "ampere", "hopper" or "amd".
     """
-    tiles = dict((_FLOAT32 if is_float32 else _HALF)[kernel])
-    if is_hip:
-        tiles |= (_FLOAT32_HIP if is_float32 else _HALF_HIP)[kernel]
+    half = {"ampere": _HALF_AMPERE, "hopper": _HALF, "amd": _HALF_AMD}
+    tiles = (half[gpu] if not is_float32 else _FLOAT32_AMD if gpu == "amd" else _FLOAT32)[kernel]
     return tiles[block_dim] if block_dim in tiles else tiles[64]
 
 
-def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, is_hip: bool) -> list[Tile]:
+def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> list[Tile]:
     """Return the default tile and those worth timing against it."""
-    m, n, warps, stages = default_tile(kernel, block_dim, is_float32, is_hip)
+    m, n, warps, stages = default_tile(kernel, block_dim, is_float32, gpu)
     others = [
         (m, n, warps, stages + 1),
         (m, n, 4 if warps == 8 else 8, stages),
