@@ -1,5 +1,6 @@
 """Fair times: everything that is compared runs in turn, round after round, and medians are taken."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int, war
     Returns:
         Times by name.
     """
+    _hold_memory()
     for run in candidates.values():
         for _ in range(warm_up):
             run()
@@ -39,6 +41,15 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int, war
             seconds[name].append(_time(run))
     baseline = next(iter(seconds.values()))
     return {name: _summary(values, baseline) for name, values in seconds.items()}
+
+
+def _hold_memory() -> None:
+    """Ask the C library to keep freed memory: else a step waits for fresh pages or not by what ran before it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_max, trim_threshold = -4, -1  # as malloc.h names them
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _time(run: Callable[[], object]) -> float:
