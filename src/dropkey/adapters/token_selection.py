@@ -87,7 +87,7 @@ def _is_projected(module: Any, site: Site, x: Tensor) -> bool:
         return False
     if type(module.q_norm) is not nn.Identity or type(module.k_norm) is not nn.Identity:
         return False
-    some = x[:, None]
+    some = x[:, None]  # stands for query, key and value, which are of its type and on its device
     call = AttentionCall(some, some, some, None, False, 1.0, None)
     return x.dtype == module.qkv.weight.dtype and backend.unavailable() is None and backend.refuses(call) is None
 

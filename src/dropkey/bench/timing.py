@@ -2,6 +2,7 @@
 
 import ctypes
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -45,7 +46,7 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int, war
 
 def _hold_memory() -> None:
     """Ask the C library to keep freed memory: else a step waits for fresh pages or not by what ran before it."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mmap_max, trim_threshold = -4, -1  # as malloc.h names them
         mallopt(mmap_max, 0)

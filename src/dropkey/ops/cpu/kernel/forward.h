@@ -1,5 +1,5 @@
-// out = softmax(logits) value, tile of queries by tile: the logits of a tile and of a block of keys lie in the second
-// level cache, their running maximum and sum go from block to block.
+// out = softmax(logits) value, tile of queries by tile: the logits of a tile and of a block of keys lie in the first
+// level cache, or the second where there are many, their running maximum and sum go from block to block.
 #pragma once
 #include "keep.h"
 #include "operands.h"
@@ -8,7 +8,7 @@
 
 namespace dropkey {
 
-constexpr long kBlockChunks = 16;       // chunks of keys whose logits are held at once
+constexpr long kBlockChunks = 16;        // chunks of keys whose logits are held at once
 constexpr long kTileLogits = 64 * 1024;  // logits held at once
 constexpr long kFirstLevel = 12 * 1024;  // as many fit the first level cache: where few keys leave room for whole rows
 
@@ -107,7 +107,8 @@ class Forward {
     for (long c = chunk; c < past; ++c)
       multiply((int)at.rows, (int)cut.width(c), depth_of<Cell>(p.head_dim), to.queries, {row, 1, kPiece<Cell>},
                panel_of(to, c), cut.width(c), to.logits + cut.begin(c) - first, pitch(), false, to.ahead);
-    if (cut.tail) multiply_tail(at.rows, cut.tail, row, to.queries, to.tail, to.logits + cut.groups * 16 - first, pitch());
+    if (cut.tail)
+      multiply_tail(at.rows, cut.tail, row, to.queries, to.tail, to.logits + cut.groups * 16 - first, pitch());
     // One loop each: the highest logit is known late, and the next row's does not wait for it.
     for (long i = 0; i < at.rows; ++i) raise(to, at, i, first, cut.end(past) - first);
     for (long i = 0; i < at.rows; ++i) weigh(to, at, i, first, cut.end(past) - first);

@@ -80,7 +80,8 @@ constexpr long kTail = 5;         // keys past the last whole vector that are ch
 struct Cut {
   long keys, tail, groups, chunks;
 
-  explicit Cut(long keys) : keys(keys), tail(tail_of(keys)), groups((keys - tail + 15) / 16), chunks((groups + 3) / 4) {}
+  explicit Cut(long keys)
+      : keys(keys), tail(tail_of(keys)), groups((keys - tail + 15) / 16), chunks((groups + 3) / 4) {}
 
   long begin(long chunk) const { return groups * chunk / chunks * 16; }
   long width(long chunk) const { return begin(chunk + 1) - begin(chunk); }
@@ -89,10 +90,12 @@ struct Cut {
 
  private:
   // Where rows are not held whole, a lone key's gradient is 0 only if all sums are made in one order.
-  static long tail_of(long keys) { return keys > 16 && keys <= kWholeRows && keys % 16 <= kTail ? keys % 16 : 0; }
+  static long tail_of(long keys) {
+    return keys > 16 && keys <= kWholeRows && keys % 16 <= kTail ? keys % 16 : 0;
+  }
 };
 
-// Products of plain rows with the few rows of a tail, lanes along the head dimension; zeros for the rest of their group.
+// Products of plain rows with the few rows of a tail, lanes along the head dimension; zeros in the rest of its group.
 template <class Cell>
 static void multiply_tail(long rows, long tail, long width, const Cell* a, const Cell* b, float* c, long ldc) {
   for (long i = 0, some; i < rows; i += some, a += some * width, c += some * ldc) {

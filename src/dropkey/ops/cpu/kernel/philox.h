@@ -81,8 +81,8 @@ static Block4 philox_once(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, Ke
   return {{c0, c1, c2, c3}};
 }
 
-// The last round of two words of a call, packed into whole lanes: the lower word is upper(product) ^ word ^ key, the upper
-// one lower(product).
+// The last round of two words of a call, packed into whole lanes: the lower word is upper(product) ^ word ^ key, the
+// upper one lower(product).
 INLINE Longs last_words(Longs product, Longs word, uint32_t key) {
 #if defined(__AVX512F__)
   __m512i halves = _mm512_rol_epi64((__m512i)product, 32);
