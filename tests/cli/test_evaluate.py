@@ -56,6 +56,7 @@ def test_a_timm_name_with_the_weights_of_the_run_gives_the_same(run, tmp_path):
     ("command", "named"),
     [
         (["nowhere"], "timm has no model 'nowhere'"),
+        (["runs/nowhere"], "no folder runs/nowhere: give the folder of a run"),
         (["vit_mini_patch2_8"], "--weights FILE or --pretrained"),
         (["vit_mini_patch2_8", "--weights", "none.pth"], "no weights file"),
         (["RUN", "--monte-carlo", "1"], "--monte-carlo must be 2 or more"),

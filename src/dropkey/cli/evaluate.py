@@ -97,6 +97,8 @@ def _load(name: str, config: EvaluateConfig) -> "Trained":
 
     if Path(name).is_dir():
         return load_run(RunFolder(Path(name)), config.checkpoint, config.data_dir)
+    if len(Path(name).parts) > 1 and ":" not in name:
+        raise ArgumentError(f"no folder {name}: give the folder of a run, or the name of a timm model")
     return load_timm(
         TrainConfig(
             data=config.data or "digits",
