@@ -12,6 +12,7 @@ from dropkey.adapters import class_swap, site, token_selection
 from dropkey.ops.call import Draw
 from dropkey.ops.cpu import keep, library
 from dropkey.ops.cpu.operators import attention_operator
+from dropkey.ops.cpu.projected import attend_projected
 from dropkey.ops.dispatch import BACKENDS
 from dropkey.patterns import Geometry
 
@@ -69,9 +70,15 @@ class SeenOperators(TorchDispatchMode):
 @pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
 def test_kept_keys_run_on_the_native_kernel(vit, images, monkeypatch):
     dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
-    with SeenOperators() as seen:
-        out, grads = gradients(vit, images)
-    assert seen.calls == [(32, -1)] * 3
+    seen = []
+
+    def attend(*arguments):
+        seen.append(arguments[5].shape)
+        return attend_projected(*arguments)
+
+    monkeypatch.setattr(token_selection, "attend_projected", attend)
+    out, grads = gradients(vit, images)
+    assert seen == [(len(images), 32)] * 3
     monkeypatch.setattr(class_swap, "forward_selected", lambda *_, **__: None)
     masked_out, masked_grads = gradients(vit, images)
     torch.testing.assert_close(out, masked_out, rtol=1e-4, atol=1e-5)
@@ -95,7 +102,7 @@ def test_projections_and_attention_as_one_node_equal_the_composed_form(qkv_bias,
         assert names.count("_ProjectedBackward") == (3 if is_one_node else 0)
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         results.append((out.detach(), *torch.autograd.grad(out.square().sum(), wanted)))
-        monkeypatch.setattr(token_selection, "_is_projected", lambda *_: False)
+        monkeypatch.setattr(token_selection, "_is_whole", lambda *_: False)
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
 
@@ -156,7 +163,8 @@ def test_kept_tokens_are_those_of_the_mask(keys, ratio, monkeypatch):
     draw = Draw.of(dropkey.Token(), ratio, 4, torch.device("cpu"))
     for reason in (library.unavailable(), "it is Sunday"):
         monkeypatch.setattr(library, "unavailable", lambda reason=reason: reason)
-        kept = keep.kept_tokens(draw, Geometry(5, 3, keys, keys))
+        rows = keep.kept_tokens(draw, Geometry(5, 3, keys, keys))
+        kept = rows - keys * torch.arange(5)[:, None]
         assert torch.equal(torch.zeros_like(mask).scatter(1, kept, True), mask)
         assert kept.shape[1] == mask[0].sum()
 

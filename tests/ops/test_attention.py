@@ -235,6 +235,22 @@ def test_half_precision_never_gives_nan(backend, dtype, ratio):
 
 
 @every_backend
+@pytest.mark.parametrize("keys", [20, 600])
+def test_what_is_not_a_number_shows(backend, keys):
+    """A diverged query or key must not come out as zeros. Torch's own adds a mask: there a dropped key shows too."""
+    q, k, v = (t.detach() for t in tensors(queries=40, keys=keys, dim=16, dtype=torch.float32))
+    drop = {"drop_ratio": 0.5, "seed": 1}
+    q[0, 1, 3, 2] = k[1, 2, 7, 5] = torch.nan
+    out = dropkey.attention(q, k, v, **drop, backend=backend)
+    lost = torch.zeros(out.shape[:3], dtype=torch.bool)
+    lost[0, 1, 3] = True
+    lost[1, 2] = dropkey.keep_mask(2, 3, 40, keys, **drop)[1, 2, :, 7]
+    assert out[lost].isnan().all()
+    if backend != "sdpa":
+        assert out[~lost].isfinite().all()
+
+
+@every_backend
 def test_ratio_zero_is_torchs_own_call(backend):
     q, k, v = tensors(dtype=torch.float32)
     bias = torch.randn(2, 1, 5, 9)

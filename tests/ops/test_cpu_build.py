@@ -28,6 +28,18 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
                 error = (got.float() - want.float()).abs().max() / want.float().abs().max().clamp(min=1e-3)
                 assert error < tolerance, (dtype, pattern, keys, error)
 
+from dropkey.ops.cpu.projected import attend_projected
+rows = torch.stack([torch.randperm(50)[:23] + 50 * b for b in range(2)])
+x, weight, out_weight = (torch.randn(*size).requires_grad_() for size in ((2, 50, 80), (288, 80), (48, 96)))
+y, _ = attend_projected(x, weight * 0.1, None, out_weight, None, rows, 2, 1.0)
+has_key = torch.zeros(100, dtype=torch.bool).index_fill(0, rows.flatten(), True).view(2, 1, 1, 50)
+q, k, v = (x @ (weight * 0.1).T).unflatten(2, (3, 2, 48)).permute(2, 0, 3, 1, 4)
+out = (q @ k.mT).masked_fill(~has_key, -torch.inf).softmax(-1) @ v
+results = [(y, *torch.autograd.grad(y.square().sum(), (x, weight, out_weight)))
+           for y in (y, out.transpose(1, 2).flatten(2) @ out_weight.T)]
+for got, want in zip(*results):
+    assert (got - want).abs().max() < 1e-4 * want.abs().max(), "projected"
+
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.mixed_attention import attend_mixed, refuses
 from dropkey.ops.reattention import HeadMixing

@@ -62,6 +62,29 @@ assert all(made)
 print(len(made), "calls")
 """
 
+# Projections: panels that are not full, sums in parts, several tiles, with and without what may be left out.
+PROJECTED_CALLS = """
+import itertools, torch
+from dropkey.ops.cpu.projected import attend_projected
+torch.set_num_threads(2)
+made = []
+for (batch, tokens, kept, width, heads, dim, out_width), biased, trained in itertools.product(
+    ((1, 1, 1, 16, 1, 16, 16), (3, 50, 7, 80, 2, 48, 112), (2, 70, 69, 400, 2, 208, 400), (1, 700, 600, 32, 1, 32, 64)),
+    (False, True), (False, True),
+):
+    x = torch.randn(batch, tokens, width, requires_grad=True)
+    weight, out_weight = torch.randn(3 * heads * dim, width), torch.randn(out_width, heads * dim)
+    bias, out_bias = (torch.randn(len(w)) if biased else None for w in (weight, out_weight))
+    for tensor in (weight, bias, out_weight, out_bias):
+        tensor is not None and tensor.requires_grad_(trained)
+    rows = torch.stack([torch.randperm(tokens)[:kept] + tokens * b for b in range(batch)])
+    y, _ = attend_projected(x, weight, bias, out_weight, out_bias, rows, heads, dim ** -0.5)
+    y.square().sum().backward()
+    made.append(y.isfinite().all())
+assert all(made)
+print(len(made), "calls")
+"""
+
 # A planted fault: the values of a problem said to have more keys than their memory.
 FAULT = """
 import torch
@@ -112,6 +135,12 @@ def test_every_kind_of_mixed_call_stays_inside_its_memory(folder):
     done = sanitized(MIXED_CALLS, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "128 calls" in done.stdout
+
+
+def test_every_kind_of_projected_call_stays_inside_its_memory(folder):
+    done = sanitized(PROJECTED_CALLS, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "16 calls" in done.stdout
 
 
 def test_the_sanitizer_sees_a_read_past_the_end(folder):

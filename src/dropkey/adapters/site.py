@@ -68,8 +68,10 @@ class Site:
         """Say whether any slot changes a forward pass of the module in this mode, or somebody wants its maps."""
         return self.maps is not None or any(slot.acts(training) for slot in self.slots())
 
-    def select_keys(self, forward: Pass, x: Tensor, num_heads: int) -> Tensor | None:
-        """Return which tokens of x (B, N, C) keep their keys, int64 (B, n), if the others need not be computed at all.
+    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> Tensor | None:
+        """Return which tokens of x (B, N, C) keep their keys, if those of the others need not be computed at all.
+
+        They are int64 (B, n), as rows of x.view(B * N, C).
 
         None where keys must be masked instead: under any other pattern, beside another regulariser, for whole maps, and
         in a compiled graph, whose shapes must not follow the drop ratio.
@@ -85,7 +87,7 @@ class Site:
         return kept_tokens(Draw(pattern, slot.ratio_tensor, forward.seed("drop", x.device)), geometry)
 
     def attend_selected(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Run the attention over the keys that ``select_keys`` has left: nothing more is dropped."""
+        """Run the attention over the keys that ``select_tokens`` has left: nothing more is dropped."""
         forward.num_calls += 1
         assert self.drop is not None
         call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)

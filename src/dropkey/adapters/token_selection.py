@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.site import Site
 from dropkey.ops.call import AttentionCall
-from dropkey.ops.cpu.projected import attend_projected
+from dropkey.ops.cpu.projected import attend_projected, can_project
 from dropkey.ops.dispatch import BACKENDS
 
 __all__ = ["forward_selected"]
@@ -38,37 +38,51 @@ def forward_selected(module: Any, site: Site, forward: Pass, x: Tensor, *args: A
         extra is not None and extra is not False for extra in (*args, *kwargs.values())
     ):
         return None
-    kept = site.select_keys(forward, x, module.num_heads)
-    if kept is None:
+    rows = site.select_tokens(forward, x, module.num_heads)
+    if rows is None:
         return None
-    rows = _row_numbers(x, kept)
+    run = _run_whole if _is_whole(module, site, x) else _run_parts
+    result: Tensor = module.proj_drop(run(module, site, forward, x, rows))
+    return result
+
+
+def _run_whole(module: Any, site: Site, forward: Pass, x: Tensor, rows: Tensor) -> Tensor:
+    """Both linear layers and the attention between them as one call of the native kernel."""
+    forward.num_calls += 1
+    qkv, proj = module.qkv, module.proj
+    scale = module.head_dim**-0.5
+    y, out = attend_projected(x, qkv.weight, qkv.bias, proj.weight, proj.bias, rows, module.num_heads, scale)
+    if site.records is not None:
+        query_weights, kv_weights = _split_weights(module)
+        query = _project(x, *query_weights, module.head_dim)
+        heads = out.view(*x.shape[:2], module.num_heads, -1).transpose(1, 2)
+        site.record(forward, query, *_keys_and_values(module, x, *kv_weights), heads)
+    return y
+
+
+def _run_parts(module: Any, site: Site, forward: Pass, x: Tensor, rows: Tensor) -> Tensor:
     query_weights, kv_weights = _split_weights(module)
-    if _is_projected(module, site, x):
-        forward.num_calls += 1
-        scale = module.head_dim**-0.5
-        out = attend_projected(x, module.qkv.weight, module.qkv.bias, rows, module.num_heads, scale)
-        query = None if site.records is None else _project(x, *query_weights, module.head_dim)
-        out = out.view(*x.shape[:2], module.num_heads, module.head_dim).transpose(1, 2)
-    else:
-        query = module.q_norm(_project(x, *query_weights, module.head_dim))
-        seen = x.reshape(-1, x.shape[-1]).index_select(0, rows).view(x.shape[0], -1, x.shape[-1])
-        key, value = _keys_and_values(module, seen, *kv_weights)
-        out = site.attend_selected(forward, query, key, value)
-    if query is not None and site.records is not None:
+    query = module.q_norm(_project(x, *query_weights, module.head_dim))
+    seen = x.reshape(-1, x.shape[-1]).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
+    out = site.attend_selected(forward, query, *_keys_and_values(module, seen, *kv_weights))
+    if site.records is not None:
         site.record(forward, query, *_keys_and_values(module, x, *kv_weights), out)
     out = module.norm(out.transpose(1, 2).flatten(2))
     if module.gate is not None:
         out = out * module.gate(x).sigmoid()
-    result: Tensor = module.proj_drop(module.proj(out))
+    result: Tensor = module.proj(out)
     return result
 
 
 def _is_plain(module: Any, site: Site) -> bool:
     """Whether this is timm's own class, with a linear layer for query, key and value that nobody listens to."""
-    if site.original_class.__module__ != "timm.layers.attention" or type(module.qkv) is not nn.Linear:
-        return False
+    return site.original_class.__module__ == "timm.layers.attention" and _is_linear(module.qkv)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Whether a layer is a linear one that may be computed without calling it: nobody listens."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return not any(getattr(module.qkv, name) for name in hooks)
+    return type(layer) is nn.Linear and not any(getattr(layer, name) for name in hooks)
 
 
 def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -79,22 +93,20 @@ def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Ten
     return query, kv
 
 
-def _is_projected(module: Any, site: Site, x: Tensor) -> bool:
-    """Whether projections and attention are one call: on the native kernel, with nothing between the two."""
+def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
+    """Whether linear layers and attention are one call: on the native kernel, with nothing between them."""
     assert site.drop is not None
     backend = BACKENDS["cpu"]
     if site.drop.backend not in ("auto", backend.name) or torch.is_autocast_enabled(x.device.type):
         return False
-    if type(module.q_norm) is not nn.Identity or type(module.k_norm) is not nn.Identity:
+    between = (module.q_norm, module.k_norm, module.norm)
+    if any(type(layer) is not nn.Identity for layer in between) or module.gate is not None:
+        return False
+    if not _is_linear(module.proj) or not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads):
         return False
     some = x[:, None]  # stands for query, key and value, which are of its type and on its device
     call = AttentionCall(some, some, some, None, False, 1.0, None)
-    return x.dtype == module.qkv.weight.dtype and backend.unavailable() is None and backend.refuses(call) is None
-
-
-def _row_numbers(x: Tensor, places: Tensor) -> Tensor:
-    """(B, N, C), (B, K) -> (B * K,), rows of x.view(B * N, C): whole rows take a third of the time of ``gather``."""
-    return (places + x.shape[1] * torch.arange(x.shape[0], device=x.device)[:, None]).flatten()
+    return backend.unavailable() is None and backend.refuses(call) is None
 
 
 def _keys_and_values(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

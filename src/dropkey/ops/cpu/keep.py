@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dropkey.ops.call import Draw
 from dropkey.ops.cpu import library
-from dropkey.ops.cpu.library import PATTERNS, DrawNumbers
+from dropkey.ops.cpu.library import PATTERNS, DrawNumbers, pack
 from dropkey.ops.cpu.operators import mask_operator
 from dropkey.patterns import Block, Cross, Geometry, Token
 
@@ -26,16 +26,21 @@ def draw_keep(draw: Draw, batch: int, num_heads: int, num_queries: int, num_keys
 
 
 def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
-    """Return the keys that the token pattern keeps, int64 (B, number of kept), natively where that is possible.
+    """Return the tokens that the token pattern keeps, natively where that is possible.
 
-    Their order is that of the keys or that of the ranks.
+    Returns:
+        int64 (B, number of kept), as rows of (B * N) tokens, image by image in the order of the keys or of their ranks.
     """
     assert isinstance(draw.pattern, Token)
-    if draw.seed.device.type != "cpu" or library.unavailable() is not None:
-        return draw.pattern.kept_keys(draw.seed, draw.drop_ratio.item(), geometry)
     batch, num_heads, _, num_keys = geometry[:4]
-    mask: Tensor = mask_operator(batch, num_heads, 1, num_keys, *numbers_of(draw))
-    return mask[:, 0, 0].nonzero()[:, 1].view(batch, -1)
+    if draw.seed.device.type != "cpu" or library.unavailable() is not None:
+        kept = draw.pattern.kept_keys(draw.seed, draw.drop_ratio.item(), geometry)
+        return kept + num_keys * torch.arange(batch, device=kept.device)[:, None]
+    rows = torch.empty((batch, draw.pattern.num_kept(draw.drop_ratio.item(), num_keys)), dtype=torch.int64)
+    keys = torch.empty(()).expand(batch, num_heads, num_keys, 1)
+    numbers = numbers_of(draw)  # the packed call holds addresses alone: they must live until it ran
+    library.kernel().tokens(pack(keys, keys, keys, numbers), rows.data_ptr())
+    return rows
 
 
 def numbers_of(draw: Draw | None) -> DrawNumbers:

@@ -1,97 +1,145 @@
-"""Self-attention with its projections, over chosen rows: what the token pattern leaves to compute, as one node.
+"""Self-attention with its linear layers, over chosen tokens: what the token pattern leaves to compute, as one node.
 
-Composed of torch's own functions it would move much memory to compute little: the gradients of key and value would be
-put together, those of the two parts of the weights too, and the gradient of x filled with zeros, added to and summed.
+Composed of torch's own functions it would move much memory to compute little: chosen rows are gathered, biases copied
+and summed, gradients of key and value put together, and the gradient of x added up row by row.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dropkey.ops.cpu.keep import numbers_of
-from dropkey.ops.cpu.operators import attention_operator, backward_into, final
+from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel, pack
+from dropkey.ops.cpu.operators import final
 
-__all__ = ["attend_projected"]
+__all__ = ["attend_projected", "can_project"]
+
+_STEP = 16  # of the kernel: it reads rows in whole groups of so many values
+
+
+def can_project(x: Tensor, weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
+    """Return whether ``attend_projected`` takes tokens and weights of these types and sizes."""
+    sizes = (x.shape[2], weight.shape[0] // 3 // num_heads, out_weight.shape[0])
+    floats = x.dtype == weight.dtype == out_weight.dtype == torch.float32
+    return floats and x.numel() > 0 and not any(size % _STEP for size in sizes)
 
 
 def attend_projected(
-    x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor, num_heads: int, scale: float
-) -> Tensor:
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    rows: Tensor,
+    num_heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
     """Attend from every token of x to some of them, on the native kernel.
 
     Args:
-        x: (B, N, C), float32 or bfloat16, on the CPU.
-        weight: (3 * H * D, C): rows for query, key and value.
-        bias: (3 * H * D,) or None.
-        rows: int64 (B * K,), the K tokens of each image that have keys, as rows of x.view(B * N, C).
+        x: (B, N, C), float32, on the CPU; C, D and C' are multiples of 16.
+        weight: float32 (3 * H * D, C): rows for query, key and value.
+        bias: float32 (3 * H * D,) or None.
+        out_weight: float32 (C', H * D), of the layer that follows the attention.
+        out_bias: float32 (C',) or None.
+        rows: int64 (B, K), the K tokens of each image that have keys, as rows of x.view(B * N, C).
         num_heads: H.
         scale: factor of the logits, positive.
 
     Returns:
-        (B, N, H * D).
+        (B, N, C'), and what the attention gave, (B, N, H * D), to look at: no gradient flows through it.
 
     Raises:
         BackendError: when it is differentiated twice.
     """
-    out: Tensor = _Projected.apply(x, weight, bias, rows, num_heads, scale)
-    return out
+    outputs: tuple[Tensor, Tensor] = _Projected.apply(
+        x.contiguous(), weight.contiguous(), bias, out_weight.contiguous(), out_bias, rows, num_heads, scale
+    )
+    return outputs
 
 
 class _Projected(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor, num_heads: int, scale: float
-    ) -> Tensor:
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        out_weight: Tensor,
+        out_bias: Tensor | None,
+        rows: Tensor,
+        num_heads: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
         batch, tokens, width = x.shape
-        flat, dim = x.reshape(-1, width), weight.shape[0] // 3
-        kept = flat.index_select(0, rows)
-        query = F.linear(flat, weight[:dim], None if bias is None else bias[:dim])
-        kv = F.linear(kept, weight[dim:], None if bias is None else bias[dim:])
-        with torch._C._AutoDispatchBelowAutograd():
-            heads = _heads(query, kv, batch, num_heads)
-            out, sums = attention_operator(*heads, None, scale, False, *numbers_of(None))
-        ctx.save_for_backward(flat, weight, bias, rows, kept, query, kv, out, sums)
+        dim, keys = out_weight.shape[1], rows.shape[1]
+        kept = x.new_empty((batch * keys, width))
+        query, kv = x.new_empty((batch, tokens, dim)), x.new_empty((batch, keys, 2 * dim))
+        out, sums = torch.empty_like(query), x.new_empty((2, batch, num_heads, tokens))
+        y, panels = x.new_empty((batch, tokens, len(out_weight))), _panels(weight, out_weight)
+        problem = _problem(num_heads, scale, sums, query, kv, out)
+        tensors = (x, weight, bias, rows, kept, out_weight, out_bias, y, panels)
+        kernel().projected_forward(problem, _projection(*tensors))
+        ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, sums)
         ctx.numbers = num_heads, scale
-        joined: Tensor = out.transpose(1, 2).reshape(batch, tokens, dim)
-        return joined
+        ctx.mark_non_differentiable(out)
+        ctx.set_materialize_grads(False)
+        return y, out
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, bias, rows, kept, query, kv, out, sums = ctx.saved_tensors
+    def backward(ctx: Any, grad_y: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_y is None:
+            return (None,) * 8
+        x, weight, out_weight, rows, kept, query, kv, out, sums = ctx.saved_tensors
         num_heads, scale = ctx.numbers
-        batch, dim = out.shape[0], weight.shape[0] // 3
+        wants = ctx.needs_input_grad
         with torch.no_grad():
-            grad_query, grad_kv = torch.empty_like(query), torch.empty_like(kv)
-            backward_into(
-                _heads(grad_query, grad_kv, batch, num_heads),
-                None,
-                grad_out.view(batch, -1, num_heads, dim // num_heads).transpose(1, 2),
-                *_heads(query, kv, batch, num_heads),
-                None,
-                out,
-                sums,
-                scale,
-                False,
-                *numbers_of(None),
-            )
-            grad_x = grad_weight = grad_bias = None
-            if ctx.needs_input_grad[0]:
-                grad_x = grad_query @ weight[:dim]
-                grad_x.index_add_(0, rows, grad_kv @ weight[dim:])
-                grad_x = grad_x.view(batch, -1, flat.shape[1])
-            if ctx.needs_input_grad[1]:
-                grad_weight = torch.empty_like(weight)
-                torch.mm(grad_query.t(), flat, out=grad_weight[:dim])
-                torch.mm(grad_kv.t(), kept, out=grad_weight[dim:])
-            if bias is not None and ctx.needs_input_grad[2]:
-                grad_bias = torch.cat([grad_query.sum(0), grad_kv.sum(0)])
-        return *final((grad_x, grad_weight, grad_bias), grad_out, flat, weight), None, None, None
+            grad_y = grad_y.contiguous()
+            grad_out, grad_query, grad_kv = torch.empty_like(out), torch.empty_like(query), torch.empty_like(kv)
+            grad_x = torch.empty_like(x) if wants[0] else None
+            grads = (*_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
+            problem = _problem(num_heads, scale, sums, query, kv, out, grad_out, grad_query, grad_kv)
+            panels = _panels(weight, out_weight)
+            tensors = (x, weight, None, rows, kept, out_weight, None, None, panels, grad_y, grad_x, *grads)
+            kernel().projected_backward(problem, _projection(*tensors))
+        asked = (grad if want else None for grad, want in zip((grad_x, *grads), wants, strict=False))
+        return *final(tuple(asked), grad_y, x, weight, out_weight), None, None, None
 
 
-def _heads(query: Tensor, kv: Tensor, batch: int, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B * N, H * D), (B * K, 2 * H * D) -> views (B, H, N, D), (B, H, K, D), (B, H, K, D)."""
-    head_dim = query.shape[1] // num_heads
-    key, value = kv.view(batch, -1, 2, num_heads, head_dim).permute(2, 0, 3, 1, 4)
-    return query.view(batch, -1, num_heads, head_dim).transpose(1, 2), key, value
+def _problem(num_heads: int, scale: float, sums: Tensor, *tensors: Tensor) -> bytes:
+    """Lay out the attention in the middle; its tensors are (B, N, H * D), or (B, K, 2 * H * D) for key and value."""
+    dim = tensors[0].shape[2]
+    query, key, value, *others = (
+        part.view(*part.shape[:2], num_heads, -1).transpose(1, 2)
+        for tensor in tensors
+        for part in torch.split(tensor, dim, dim=2)
+    )
+    return pack(query, key, value, numbers_of(None), scale=scale, outputs=tuple(others), sums=sums)
+
+
+def _panels(weight: Tensor, out_weight: Tensor) -> Tensor:
+    """Room for both weights, in the order in which the kernel reads them."""
+    return weight.new_empty(weight.numel() + out_weight.numel())
+
+
+def _grads(weight: Tensor, want_weight: bool, want_bias: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Room for the gradients of a layer; the bias has its own along the way to that of the weight."""
+    if not want_weight and not want_bias:
+        return None, None
+    return torch.empty_like(weight), weight.new_empty(len(weight)) if want_bias else None
+
+
+def _projection(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: Tensor,
+    kept: Tensor,
+    out_weight: Tensor,
+    *others: Tensor | None,
+) -> bytes:
+    """Lay out what stands around the attention. Both parts hold addresses alone: all tensors must live until it ran."""
+    tensors = (x, weight, bias, rows, kept, out_weight, *others)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return PROJECTION_LAYOUT.pack(x.shape[2], len(out_weight), *addresses, *(0,) * (15 - len(addresses)))

@@ -105,7 +105,6 @@ class Backward {
   // What is known of each query before any key is looked at.
   void prepare(Buffers& to, long b, long h, long g) const {
     Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
-    std::memset(to.grad_query + g * p.queries * lanes_qk, 0, (size_t)(p.queries * lanes_qk) * sizeof(float));
     if (whole) return;
     // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0.
     Cell *left = (Cell*)to.logits, *right = (Cell*)to.products;
@@ -130,8 +129,6 @@ class Backward {
     }
     pack_plain(to.key_tail, cut.tail, key.from(real - cut.tail), cut.tail, p.head_dim);
     pack_plain(to.value_tail, cut.tail, value.from(real - cut.tail), cut.tail, p.value_dim);
-    std::memset(to.grad_key, 0, (size_t)(keys * lanes_qk) * sizeof(float));
-    std::memset(to.grad_value, 0, (size_t)(keys * lanes_v) * sizeof(float));
     for (long g = 0; g < group; ++g)
       for (long i = 0; i < p.queries; i += tile)
         run_tile(to, {b, kv * group + g, i, std::min(tile, p.queries - i), first, keys}, g, chunk, past);
@@ -184,14 +181,15 @@ class Backward {
   void spread(Buffers& to, const Patch& at, long g, long chunk, long column) const {
     constexpr long per = kPer<Cell>;
     long offset = cut.begin(chunk) - at.first_key, even = padded(at.rows, per), step = pitch, real = cut.real(chunk);
+    bool later = g > 0 || at.first > 0;  // than the first that adds to the gradients of these keys
     if constexpr (per > 1) pair_up(to, at.rows, padded(real, 16), column), step = kPitch, column = 0;
     multiply((int)real, (int)lanes_v, even / per, to.weights_along + column, {1, step, kWhole}, to.grad_out_along, lanes_v,
-             to.grad_value + offset * lanes_v, lanes_v, true, to.ahead);
+             to.grad_value + offset * lanes_v, lanes_v, later, to.ahead);
     multiply((int)real, (int)lanes_qk, even / per, to.slopes_along + column, {1, step, kWhole}, to.query_along, lanes_qk,
-             to.grad_key + offset * lanes_qk, lanes_qk, true, to.ahead);
+             to.grad_key + offset * lanes_qk, lanes_qk, later, to.ahead);
     multiply((int)at.rows, (int)lanes_qk, depth_of<Cell>(real), to.slopes + column, {step / per, 1, kWhole},
              to.key_along + offset / per * lanes_qk, lanes_qk,
-             to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, true, to.ahead);
+             to.grad_query + (g * p.queries + at.first) * lanes_qk, lanes_qk, chunk > 0, to.ahead);
   }
 
   // Logits become weights, gradients of the weights become gradients of the logits.

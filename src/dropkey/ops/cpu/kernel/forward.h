@@ -10,7 +10,7 @@ namespace dropkey {
 
 constexpr long kBlockChunks = 16;        // chunks of keys whose logits are held at once
 constexpr long kTileLogits = 64 * 1024;  // logits held at once
-constexpr long kFirstLevel = 12 * 1024;  // as many fit the first level cache: where few keys leave room for whole rows
+constexpr long kFirstLevel = 6 * 1024;   // half of the first level cache: where few keys leave room for whole rows
 
 template <class T, class Cell>
 class Forward {
@@ -96,7 +96,6 @@ class Forward {
     pack_plain(to.queries, at.rows, p.query.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.head_dim);
     look_ahead(to, at);
     draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
-    std::memset(to.out, 0, (size_t)(at.rows * out_width) * sizeof(float));
     for (long i = 0; i < at.rows; ++i) to.highest[i] = -kInfinity, to.total[i] = 0;
     for (long c = 0; c < cut.chunks; c += kBlockChunks) run_block(to, at, c, std::min(c + kBlockChunks, cut.chunks));
     finish(to, at);
@@ -117,7 +116,7 @@ class Forward {
       long depth = depth_of<Cell>(cut.begin(next - 1) + cut.real(next - 1) - cut.begin(c));
       multiply((int)at.rows, (int)out_width, depth, to.weights + (cut.begin(c) - first) / kPer<Cell>,
                {pitch() / kPer<Cell>, 1, kWhole}, to.values + cut.begin(c) / kPer<Cell> * out_width, out_width, to.out,
-               out_width, true, to.ahead);
+               out_width, c > 0, to.ahead);
     }
   }
 
@@ -180,7 +179,8 @@ class Forward {
     Rows<T> out = p.out.rows<T>(at.batch, at.head).from(at.first);
     float* highest = sums_of(p, at.batch, at.head) + at.first;
     for (long i = 0; i < at.rows; ++i) {
-      float share = to.total[i] == 0 ? 0 : 1 / to.total[i];
+      // Kept keys without a weight have logits that are not numbers: the row is none either.
+      float share = to.total[i] != 0 ? 1 / to.total[i] : to.uniform[i] ? 0 : __builtin_nanf("");
       write_row(out.row(i), to.out + i * out_width, p.value_dim, share);
       // Infinity marks a row without a kept key: its weights do not depend on the logits.
       highest[i] = to.uniform[i] ? kInfinity : to.highest[i];

@@ -3,13 +3,14 @@
 #include "forward.h"
 #include "mixed_backward.h"
 #include "mixed_forward.h"
+#include "projected.h"
 
 namespace dropkey {
 
 template <template <class, class> class Pass>
 static void run(const Problem& p) {
   Keep keep(p);
-  auto go = [&](const auto& pass) { share(pass.items(), p.threads, pass); };
+  auto go = [&](const auto& pass) { share(pass.items(), p.threads, pass, std::max(pass.items() / p.batch, 1L)); };
   if (!p.half) return go(Pass<float, float>(p, keep));
 #if defined(__AVX512BF16__)
   go(Pass<Half, Pair>(p, keep));
@@ -32,6 +33,18 @@ static void fill_mask(const Problem& p, uint8_t* mask) {
   });
 }
 
+// Which tokens of each image the token pattern keeps, as rows of all images' tokens, in their order.
+static void list_tokens(const Problem& p, int64_t* rows) {
+  Keep keep(p);
+  long width = padded(p.keys, kGroup);
+  std::vector<uint8_t> bits((size_t)(width / 8 + 16));
+  for (long b = 0; b < p.batch; ++b) {
+    keep.draw(bits.data(), {b, 0, 0, 1, 0, width});
+    for (long k = 0; k < p.keys; ++k)
+      if (bit(bits.data(), k)) *rows++ = b * p.keys + k;
+  }
+}
+
 }  // namespace dropkey
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -44,6 +57,17 @@ EXPORT void dropkey_backward(const void* problem) {
 }
 EXPORT void dropkey_mask(const void* problem, void* mask) {
   dropkey::fill_mask(*(const dropkey::Problem*)problem, (uint8_t*)mask);
+}
+EXPORT void dropkey_tokens(const void* problem, void* rows) {
+  dropkey::list_tokens(*(const dropkey::Problem*)problem, (int64_t*)rows);
+}
+
+EXPORT int64_t dropkey_projection_bytes() { return sizeof(dropkey::Projection); }
+EXPORT void dropkey_projected_forward(const void* problem, const void* projection) {
+  dropkey::Projected(*(const dropkey::Problem*)problem, *(const dropkey::Projection*)projection).forward();
+}
+EXPORT void dropkey_projected_backward(const void* problem, const void* projection) {
+  dropkey::Projected(*(const dropkey::Problem*)problem, *(const dropkey::Projection*)projection).backward();
 }
 
 EXPORT int64_t dropkey_mixing_bytes() { return sizeof(dropkey::Mixing); }

@@ -1,6 +1,7 @@
 // Work shared between threads: by the OpenMP pool that torch has already started where its entry point was handed
 // over (a second pool would fight with torch's spinning workers for the cores), else by threads of our own.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <thread>
@@ -49,34 +50,47 @@ static Arena& arena() {
   return mine;
 }
 
-// Each thread takes one item ahead where there are many, so that it can fetch the next one's memory in time; -1 stands
-// for none.
+// Each thread takes a run of neighbouring items at a time, and where there are many it knows which one follows, so that
+// it can fetch its memory in time; -1 stands for none.
 template <class Item>
 struct Crew {
   const Item& item;
-  long items;
+  long items, run;
   bool ahead;
   std::atomic<long> next{0};
 
-  long take() {
-    long mine = next.fetch_add(1, std::memory_order_relaxed);
-    return mine < items ? mine : -1;
-  }
-
   static void work(void* self) {
     Crew& crew = *static_cast<Crew*>(self);
-    for (long i = crew.take(), after; i >= 0; i = after) {
-      after = crew.ahead ? crew.take() : -1;
+    long at = 0, past = 0;
+    auto take = [&] {
+      if (at == past) {
+        at = crew.next.fetch_add(crew.run, std::memory_order_relaxed);
+        past = std::min(at + crew.run, crew.items);
+      }
+      if (at < past) return at++;
+      past = at;
+      return -1L;
+    };
+    for (long i = take(), after; i >= 0; i = after) {
+      after = crew.ahead ? take() : -1;
       crew.item(i, after);
-      if (!crew.ahead) after = crew.take();
+      if (!crew.ahead) after = take();
     }
   }
 };
 
-// Who does which item is left to chance; no item reads what another one writes.
+// The longest run that cuts `group` evenly and leaves all threads busy to the end.
+static long run_of(long group, long items, long threads) {
+  long run = group;
+  while (run > 1 && (group % run || items / run < 4 * threads)) --run;
+  return run;
+}
+
+// Who does which item is left to chance; no item reads what another one writes. `group` neighbouring items write between
+// each other: two threads among them would take cache lines from each other that their prefetchers ask for.
 template <class Item>
-static void share(long items, long threads, const Item& item) {
-  Crew<Item> crew{item, items, items >= 8 * threads};
+static void share(long items, long threads, const Item& item, long group = 1) {
+  Crew<Item> crew{item, items, run_of(group, items, threads), items >= 8 * threads};
   if (threads > items) threads = items;
   if (threads <= 1) {
     crew.work(&crew);
