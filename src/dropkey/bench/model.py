@@ -41,7 +41,7 @@ def bench_model(
     images, labels = _batch(next(iter(arms.values())), batch_size, device)
     say(f"measuring a training step of {name}, batch {batch_size}")
     steps = {label: partial(_step, model, _optimizer(model), images, labels) for label, model in arms.items()}
-    times = interleaved(steps, rounds, warm_up=1)
+    times = interleaved(steps, rounds)
     return [
         {
             "way": label,

@@ -9,17 +9,19 @@ constexpr long kAheadBytes = 384 * 1024;  // more than this would be pushed out 
 
 class Ahead {
  public:
+  static constexpr long kPace = 2;
+
   template <class T>
-  void add(Rows<T> rows, long count, long columns) {
+  void add(Rows<T> rows, long count, long columns, long pace = kPace) {
     if (streams_ < kMost) stream_[streams_++] = {(const char*)rows.data, rows.step * (long)sizeof(T), count,
-                                                 columns * (long)sizeof(T)};
+                                                 columns * (long)sizeof(T), pace};
   }
 
   // A few rows of each stream.
   void operator()() {
     for (int n = 0; n < streams_; ++n) {
       Stream& s = stream_[n];
-      for (int row = 0; row < kPace && s.left > 0; ++row, --s.left, s.at += s.step)
+      for (int row = 0; row < s.pace && s.left > 0; ++row, --s.left, s.at += s.step)
         for (long byte = 0; byte < s.bytes; byte += 64) __builtin_prefetch(s.at + byte, 0, 2);
     }
     while (streams_ > 0 && stream_[streams_ - 1].left == 0) --streams_;
@@ -28,10 +30,10 @@ class Ahead {
  private:
   struct Stream {
     const char* at;
-    long step, left, bytes;
+    long step, left, bytes, pace;
   };
 
-  static constexpr int kMost = 8, kPace = 2;
+  static constexpr int kMost = 8;
   Stream stream_[kMost];
   int streams_ = 0;
 };

@@ -21,7 +21,7 @@ constexpr int rows_of_block(int) { return 6; }
 // Most cells in one sum along the head dimension: a long chain of additions rounds more, and what logits lose there is
 // most of the error of an output. Sums over keys or queries are cut by their tiles alone.
 template <class Cell>
-constexpr long kPiece = 32;
+constexpr long kPiece = 16;
 template <>
 constexpr long kPiece<Pair> = 32;
 

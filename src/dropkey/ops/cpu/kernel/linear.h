@@ -1,5 +1,5 @@
-// Products of many rows with the weights of a linear layer, float32. Weights are packed once for all rows, in panels: the
-// lanes of one lie next to each other and depth is its rows. All sizes but numbers of rows are multiples of 16.
+// Products of many rows with the weights of a linear layer, float32. Weights are packed once for all rows, in panels of
+// neighbouring columns, the lanes. All sizes but numbers of rows are multiples of 16.
 #pragma once
 #include "operands.h"
 #include "pool.h"
@@ -9,33 +9,45 @@ namespace dropkey {
 constexpr long kPanel = 64;     // most lanes of a panel
 constexpr long kStretch = 384;  // most terms of one sum: what is added up later goes through memory
 
+// A (depth, columns) matrix in panels of `width` columns, the last of which may have fewer.
+struct Panels {
+  float* data;
+  long columns, width, depth;
+
+  long count() const { return (columns + width - 1) / width; }
+  long lanes(long n) const { return std::min(width, columns - n * width); }
+  float* at(long n) const { return data + n * width * depth; }
+  float* end() const { return data + columns * depth; }
+
+  // From the (columns, depth) weight of a layer: columns are what comes out of it.
+  void pack_outputs(long n, const float* weight) const {
+    transpose(at(n), lanes(n), weight + n * width * depth, depth, lanes(n), depth);
+  }
+
+  // From the (depth, columns) weight of a layer: columns are what goes back into it.
+  void pack_inputs(long n, const float* weight) const {
+    for (long i = 0; i < depth; ++i)
+      std::memcpy(at(n) + i * lanes(n), weight + i * columns + n * width, (size_t)lanes(n) * sizeof(float));
+  }
+
+  // to = from * panel n + bias, which may be null. `next` is the panel after it: each would be waited for at its start,
+  // if it were not fetched in time.
+  void apply(long n, Rows<float> to, Rows<const float> from, long rows, const float* bias, const float* next) const {
+    Ahead ahead;
+    ahead.add(Rows<const float>{next, lanes(n)}, depth, lanes(n), depth * 6 / rows + 1);
+    multiply((int)rows, (int)lanes(n), depth, from.data, {from.step, 1, kStretch}, at(n), lanes(n), to.data, to.step,
+             false, ahead);
+    if (!bias) return;
+    for (long i = 0; i < rows; ++i)
+      for (long d = 0; d < lanes(n); d += W) store(to.row(i) + d, load(to.row(i) + d) + load(bias + n * width + d));
+  }
+};
+
 struct Matrix {  // rows next to each other
   float* data;
   long columns;
-  Rows<float> rows(long first) const { return {data + first * columns, columns}; }
-  Rows<const float> rows_of(long first) const { return {data + first * columns, columns}; }
+  float* at(long row, long column) const { return data + row * columns + column; }
 };
-
-// Rows of a weight become lanes of a panel: what comes out of the layer.
-static void pack_outputs(float* panel, Rows<const float> weight, long lanes, long depth) {
-  transpose(panel, lanes, weight.data, weight.step, lanes, depth);
-}
-
-// Columns of a weight are lanes of a panel: what goes back into the layer.
-static void pack_inputs(float* panel, Rows<const float> weight, long lanes, long depth) {
-  for (long i = 0; i < depth; ++i) std::memcpy(panel + i * lanes, weight.row(i), (size_t)lanes * sizeof(float));
-}
-
-// to = from panel + bias, which may be null.
-static void apply_panel(Rows<float> to, Rows<const float> from, long rows, const float* panel, long lanes, long depth,
-                        const float* bias) {
-  Ahead ahead;
-  multiply((int)rows, (int)lanes, depth, from.data, {from.step, 1, kStretch}, panel, lanes, to.data, to.step, false,
-           ahead);
-  if (!bias) return;
-  for (long i = 0; i < rows; ++i)
-    for (long d = 0; d < lanes; d += W) store(to.row(i) + d, load(to.row(i) + d) + load(bias + d));
-}
 
 // Gradients of a weight, grad' x, and of the bias, tile by tile; a tile goes through all rows in one order.
 class WeightGradient {
@@ -58,25 +70,25 @@ class WeightGradient {
     }
     for (long first = 0; first < rows_; first += kDeep) {
       long some = std::min(kDeep, rows_ - first);
-      pack_columns(left, pitch, grad_.rows_of(first).data + out, grad_.columns, some, height);
+      pack_columns(left, pitch, grad_.at(first, out), grad_.columns, some, height);
       for (long n = 0; n < width; n += kPanel)
-        pack_columns(right + n * kDeep, std::min(kPanel, width - n), x_.rows_of(first).data + lane + n, x_.columns, some,
+        pack_columns(right + n * kDeep, std::min(kPanel, width - n), x_.at(first, lane + n), x_.columns, some,
                      std::min(kPanel, width - n));
       Ahead ahead;
-      long more = std::min(kDeep, rows_ - first - some);
-      ahead.add(Rows<const float>{grad_.rows_of(first + some).data + out, grad_.columns}, more, height);
-      ahead.add(Rows<const float>{x_.rows_of(first + some).data + lane, x_.columns}, more, width);
+      long past = first + some, more = std::min(kDeep, rows_ - past);
+      ahead.add(Rows<const float>{grad_.at(past, out), grad_.columns}, more, height);
+      ahead.add(Rows<const float>{x_.at(past, lane), x_.columns}, more, width);
       for (long n = 0; n < width; n += kPanel) {
         long lanes = std::min(kPanel, width - n);
         multiply((int)height, (int)lanes, some, left, {1, pitch, kWhole}, right + n * kDeep, lanes,
-                 to_.rows(out).data + lane + n, to_.columns, first > 0, ahead);
+                 to_.at(out, lane + n), to_.columns, first > 0, ahead);
       }
       if (bias_ && lane == 0) add_rows(bias_ + out, left, pitch, some, height, first > 0);
     }
   }
 
  private:
-  static constexpr long kWidth = 384, kDeep = 128;  // of what is held at once
+  static constexpr long kWidth = 384, kDeep = 96;  // of what is held at once
 
   static long pieces(long n, long most) { return (n + most - 1) / most; }
   long across() const { return pieces(x_.columns, kWidth); }

@@ -23,72 +23,58 @@ struct Projection {
 class Projected {
  public:
   Projected(const Problem& problem, const Projection& projection)
-      : p(problem), j(projection), inner(p.heads * p.head_dim), out_panels(j.panels + 3 * inner * j.width) {}
+      : p(problem), j(projection), inner(p.heads * p.head_dim) {}
 
   void forward() const {
-    long outs = count(j.out_width);
-    share(3 * p.heads + outs + p.batch, p.threads, [&](long item, long) {
-      if (item < 3 * p.heads)
-        pack_outputs(head_panel(item), weight(item * p.head_dim), p.head_dim, j.width);
-      else if (item < 3 * p.heads + outs)
-        pack_out(item - 3 * p.heads);
-      else
-        gather(item - 3 * p.heads - outs);
+    Panels heads{j.panels, 3 * inner, p.head_dim, j.width}, outs{heads.end(), j.out_width, kPanel, inner};
+    share(heads.count() + outs.count() + p.batch, p.threads, [&](long item, long) {
+      if (item < heads.count()) return heads.pack_outputs(item, j.weight);
+      item -= heads.count();
+      item < outs.count() ? outs.pack_outputs(item, j.out_weight) : gather(item - outs.count());
     });
     Keep keep(p);
-    Forward<float, float> attend(p, keep);
-    long parts = attend.items() / (p.batch * p.heads);
-    auto head = [&](long item, long) {
-      project(item / p.heads, item % p.heads);
-      for (long part = 0; part < parts; ++part) attend(item * parts + part, -1);
+    Forward<float, float> attention(p, keep);
+    long parts = attention.items() / (p.batch * p.heads);
+    auto attend = [&](long item, long) {
+      project(heads, item / p.heads, item % p.heads);
+      for (long part = 0; part < parts; ++part) attention(item * parts + part, -1);
     };
-    share(p.batch * p.heads, p.threads, head, p.heads);
+    share(p.batch * p.heads, p.threads, attend, p.heads);
     auto output = [&](long item, long) {
-      long b = item / outs, n = item % outs, first = n * kPanel;
-      apply_panel({j.y + b * p.queries * j.out_width + first, j.out_width}, {p.out.rows<float>(b, 0).data, inner},
-                  p.queries, out_panels + first * inner, lanes(j.out_width, n), inner,
-                  j.out_bias ? j.out_bias + first : nullptr);
+      long b = item / outs.count(), n = item % outs.count();
+      outs.apply(n, {j.y + b * p.queries * j.out_width + n * kPanel, j.out_width}, joined(p.out, b, inner), p.queries,
+                 j.out_bias, outs.at((n + 1) % outs.count()));
     };
-    share(p.batch * outs, p.threads, output, outs);
+    share(p.batch * outs.count(), p.threads, output, outs.count());
   }
 
   void backward() const {
-    long ins = j.grad_x ? count(j.width) : 0;
-    share(p.heads + ins, p.threads, [&](long item, long) {
-      if (item < p.heads)
-        pack_inputs(out_panels + item * p.head_dim * j.out_width, {j.out_weight + item * p.head_dim, inner}, p.head_dim,
-                    j.out_width);
-      else
-        pack_in(item - p.heads);
+    Panels heads{j.panels, inner, p.head_dim, j.out_width};
+    Panels ins[] = {{heads.end(), j.width, kPanel, inner}, {heads.end() + inner * j.width, j.width, kPanel, 2 * inner}};
+    long in_count = j.grad_x ? ins[0].count() : 0;
+    share(p.heads + 2 * in_count, p.threads, [&](long item, long) {
+      if (item < p.heads) return heads.pack_inputs(item, j.out_weight);
+      item -= p.heads;
+      ins[item % 2].pack_inputs(item / 2, j.weight + item % 2 * inner * j.width);
     });
     Keep keep(p);
-    Backward<float, float> attend(p, keep);
-    auto head = [&](long item, long after) {
+    Backward<float, float> attention(p, keep);
+    auto attend = [&](long item, long after) {
       long b = item / p.heads, h = item % p.heads;
-      apply_panel(p.grad_out.rows<float>(b, h), {j.grad_y + b * p.queries * j.out_width, j.out_width}, p.queries,
-                  out_panels + h * p.head_dim * j.out_width, p.head_dim, j.out_width, nullptr);
-      attend(item, after);
+      heads.apply(h, p.grad_out.rows<float>(b, h), {j.grad_y + b * p.queries * j.out_width, j.out_width}, p.queries,
+                  nullptr, heads.at((h + 1) % p.heads));
+      attention(item, after);
     };
-    share(p.batch * p.heads, p.threads, head, p.heads);
-    share(p.batch * ins, p.threads, [&](long item, long) { reduce(item / ins, item % ins); }, ins);
+    share(p.batch * p.heads, p.threads, attend, p.heads);
+    auto reduce = [&](long item, long) { reduce_panel(ins, item / in_count, item % in_count); };
+    share(p.batch * in_count, p.threads, reduce, in_count);
     weigh();
   }
 
  private:
-  static long count(long columns) { return (columns + kPanel - 1) / kPanel; }
-  static long lanes(long columns, long panel) { return std::min(kPanel, columns - panel * kPanel); }
-
-  Rows<const float> weight(long row) const { return {j.weight + row * j.width, j.width}; }
-  float* head_panel(long head) const { return j.panels + head * p.head_dim * j.width; }
-  float* in_panel(long panel) const { return j.panels + panel * kPanel * 3 * inner; }
-
-  void pack_out(long panel) const {
-    long first = panel * kPanel * inner;
-    pack_outputs(out_panels + first, {j.out_weight + first, inner}, lanes(j.out_width, panel), inner);
-  }
-
-  void pack_in(long panel) const {
-    pack_inputs(in_panel(panel), {j.weight + panel * kPanel, j.width}, lanes(j.width, panel), 3 * inner);
+  // Rows of one image with the heads of `tensor` next to each other, `columns` in all.
+  static Rows<const float> joined(const Tensor& tensor, long b, long columns) {
+    return {tensor.rows<const float>(b, 0).data, columns};
   }
 
   void gather(long b) const {
@@ -96,34 +82,30 @@ class Projected {
       std::memcpy(j.kept + i * j.width, j.x + j.rows[i] * j.width, (size_t)j.width * sizeof(float));
   }
 
-  void project(long b, long h) const {
+  void project(const Panels& heads, long b, long h) const {
     Rows<const float> all{j.x + b * p.queries * j.width, j.width}, kept{j.kept + b * p.keys * j.width, j.width};
-    project_rows(p.query.rows<float>(b, h), all, p.queries, h);
-    project_rows(p.key.rows<float>(b, h), kept, p.keys, p.heads + h);
-    project_rows(p.value.rows<float>(b, h), kept, p.keys, 2 * p.heads + h);
-  }
-
-  void project_rows(Rows<float> to, Rows<const float> from, long rows, long head) const {
-    apply_panel(to, from, rows, head_panel(head), p.head_dim, j.width, j.bias ? j.bias + head * p.head_dim : nullptr);
+    long key = p.heads + h, value = 2 * p.heads + h;
+    heads.apply(h, p.query.rows<float>(b, h), all, p.queries, j.bias, heads.at(key));
+    heads.apply(key, p.key.rows<float>(b, h), kept, p.keys, j.bias, heads.at(value));
+    heads.apply(value, p.value.rows<float>(b, h), kept, p.keys, j.bias, heads.at((h + 1) % p.heads));
   }
 
   // A panel of the gradient of x, of one image: through the queries of all tokens, keys and values of the kept ones.
-  void reduce(long b, long panel) const {
+  void reduce_panel(const Panels* ins, long b, long n) const {
     Arena& memory = arena();
     float* part = nullptr;
     for (bool measuring : {true, false}) {
       memory.begin(measuring);
       part = memory.take<float>(p.keys * kPanel);
     }
-    long wide = lanes(j.width, panel);
-    Rows<float> to{j.grad_x + panel * kPanel, j.width};
-    apply_panel(to.from(b * p.queries), {p.grad_query.rows<float>(b, 0).data, inner}, p.queries, in_panel(panel), wide,
-                inner, nullptr);
-    apply_panel({part, wide}, {p.grad_key.rows<float>(b, 0).data, 2 * inner}, p.keys, in_panel(panel) + inner * wide, wide,
-                2 * inner, nullptr);
+    long lanes = ins[0].lanes(n);
+    Rows<float> to{j.grad_x + n * kPanel, j.width};
+    ins[0].apply(n, to.from(b * p.queries), joined(p.grad_query, b, inner), p.queries, nullptr, ins[1].at(n));
+    ins[1].apply(n, {part, lanes}, joined(p.grad_key, b, 2 * inner), p.keys, nullptr,
+                 ins[0].at((n + 1) % ins[0].count()));
     for (long i = 0; i < p.keys; ++i) {
       float* row = to.row(j.rows[b * p.keys + i]);
-      for (long d = 0; d < wide; d += W) store(row + d, load(row + d) + load(part + i * wide + d));
+      for (long d = 0; d < lanes; d += W) store(row + d, load(row + d) + load(part + i * lanes + d));
     }
   }
 
@@ -140,13 +122,14 @@ class Projected {
       layers.push_back({{kv, 2 * inner}, {j.kept, j.width}, keys, j.grad_weight + inner * j.width,
                         j.grad_bias ? j.grad_bias + inner : nullptr});
     }
-    long height = 192, items = 0;  // of a tile: the larger, the less is packed
-    for (; height >= 48; height /= 2) {
-      items = 0;
-      for (const WeightGradient& layer : layers) items += layer.items(height);
-      if (items >= 3 * p.threads || height == 48) break;
-    }
-    share(items, p.threads, [&](long item, long) {
+    auto items = [&](long height) {
+      long all = 0;
+      for (const WeightGradient& layer : layers) all += layer.items(height);
+      return all;
+    };
+    long height = 384;  // of a tile: the higher, the less is packed
+    while (height > 48 && items(height) < 2 * p.threads) height /= 2;
+    share(items(height), p.threads, [&](long item, long) {
       for (const WeightGradient& layer : layers) {
         if (item < layer.items(height)) return layer.run(item, height);
         item -= layer.items(height);
@@ -157,7 +140,6 @@ class Projected {
   const Problem& p;
   const Projection& j;
   long inner;
-  float* out_panels;
 };
 
 }  // namespace dropkey
