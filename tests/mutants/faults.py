@@ -238,8 +238,8 @@ FAULTS = [
     Fault(
         "kept rows of the first image for all",
         "ops/cpu/kernel/kernel.cpp",
-        "*rows++ = b * p.keys + k",
-        "*rows++ = k",
+        "*row++ = b * p.keys + k",
+        "*row++ = k",
         "tests/adapters/test_token_selection.py",
     ),
     Fault(

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.site import Site
-from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.projected import attend_projected, can_project
 from dropkey.ops.dispatch import BACKENDS
 
@@ -96,17 +95,12 @@ def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Ten
 def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
     """Whether linear layers and attention are one call: on the native kernel, with nothing between them."""
     assert site.drop is not None
-    backend = BACKENDS["cpu"]
-    if site.drop.backend not in ("auto", backend.name) or torch.is_autocast_enabled(x.device.type):
+    if site.drop.backend not in ("auto", "cpu") or BACKENDS["cpu"].unavailable() is not None:
+        return False
+    if not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads) or torch.is_autocast_enabled("cpu"):
         return False
     between = (module.q_norm, module.k_norm, module.norm)
-    if any(type(layer) is not nn.Identity for layer in between) or module.gate is not None:
-        return False
-    if not _is_linear(module.proj) or not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads):
-        return False
-    some = x[:, None]  # stands for query, key and value, which are of its type and on its device
-    call = AttentionCall(some, some, some, None, False, 1.0, None)
-    return backend.unavailable() is None and backend.refuses(call) is None
+    return module.gate is None and _is_linear(module.proj) and all(type(layer) is nn.Identity for layer in between)
 
 
 def _keys_and_values(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

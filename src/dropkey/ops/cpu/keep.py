@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dropkey.ops.call import Draw
 from dropkey.ops.cpu import library
-from dropkey.ops.cpu.library import PATTERNS, DrawNumbers, pack
+from dropkey.ops.cpu.library import PATTERNS, DrawNumbers
 from dropkey.ops.cpu.operators import mask_operator
 from dropkey.patterns import Block, Cross, Geometry, Token
 
@@ -36,10 +36,11 @@ def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
     if draw.seed.device.type != "cpu" or library.unavailable() is not None:
         kept = draw.pattern.kept_keys(draw.seed, draw.drop_ratio.item(), geometry)
         return kept + num_keys * torch.arange(batch, device=kept.device)[:, None]
-    rows = torch.empty((batch, draw.pattern.num_kept(draw.drop_ratio.item(), num_keys)), dtype=torch.int64)
-    keys = torch.empty(()).expand(batch, num_heads, num_keys, 1)
-    numbers = numbers_of(draw)  # the packed call holds addresses alone: they must live until it ran
-    library.kernel().tokens(pack(keys, keys, keys, numbers), rows.data_ptr())
+    ratio = draw.drop_ratio.to(torch.float64)
+    num_kept = draw.pattern.num_kept(ratio.item(), num_keys)
+    rows = torch.empty((batch, num_kept), dtype=torch.int64)
+    sizes = batch, num_heads, num_keys, num_kept, torch.get_num_threads()
+    library.kernel().tokens(ratio.data_ptr(), draw.seed.data_ptr(), *sizes, rows.data_ptr())
     return rows
 
 

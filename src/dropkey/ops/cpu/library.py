@@ -38,9 +38,10 @@ class Kernel:
         self.mask = self._entry("dropkey_mask", ctypes.c_char_p, ctypes.c_void_p)
         self.mixed_forward = self._entry("dropkey_mixed_forward", ctypes.c_char_p, ctypes.c_char_p)
         self.mixed_backward = self._entry("dropkey_mixed_backward", ctypes.c_char_p, ctypes.c_char_p)
-        self.tokens = self._entry("dropkey_tokens", ctypes.c_char_p, ctypes.c_void_p)
-        self.projected_forward = self._entry("dropkey_projected_forward", ctypes.c_char_p, ctypes.c_char_p)
-        self.projected_backward = self._entry("dropkey_projected_backward", ctypes.c_char_p, ctypes.c_char_p)
+        addresses, numbers = (ctypes.c_void_p, ctypes.c_void_p), (ctypes.c_int64,) * 5
+        self.tokens = self._entry("dropkey_tokens", *addresses, *numbers, ctypes.c_void_p)
+        self.projected_forward = self._entry("dropkey_projected_forward", ctypes.c_char_p)
+        self.projected_backward = self._entry("dropkey_projected_backward", ctypes.c_char_p)
         for name, layout in (("problem", _LAYOUT), ("mixing", MIXING_LAYOUT), ("projection", PROJECTION_LAYOUT)):
             size = getattr(self._library, f"dropkey_{name}_bytes")
             size.restype = ctypes.c_int64
@@ -59,7 +60,7 @@ class Kernel:
 _TENSORS = 8  # query, key, value, out, their gradients but one
 _LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
 MIXING_LAYOUT = struct.Struct("<q d 10q 8q")  # see mixed_operators.py
-PROJECTION_LAYOUT = struct.Struct("<17q")  # see projected.py
+PROJECTION_LAYOUT = struct.Struct("<8q d 22q")  # see projected.py
 
 
 def pack(

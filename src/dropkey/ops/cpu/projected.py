@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkey.ops.cpu.keep import numbers_of
-from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel, pack
+from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
 from dropkey.ops.cpu.operators import final
 
 __all__ = ["attend_projected", "can_project"]
 
-_STEP = 16  # of the kernel: it reads rows in whole groups of so many values
+_STEP = 16  # the kernel reads rows in whole groups of so many values
+_TENSORS = 22  # of a call, in the order of the kernel's own list
 
 
 def can_project(x: Tensor, weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
     """Return whether ``attend_projected`` takes tokens and weights of these types and sizes."""
     sizes = (x.shape[2], weight.shape[0] // 3 // num_heads, out_weight.shape[0])
-    floats = x.dtype == weight.dtype == out_weight.dtype == torch.float32
-    return floats and x.numel() > 0 and not any(size % _STEP for size in sizes)
+    is_float = x.dtype == weight.dtype == out_weight.dtype == torch.float32
+    return is_float and x.device.type == "cpu" and x.numel() > 0 and not any(size % _STEP for size in sizes)
 
 
 def attend_projected(
@@ -74,13 +74,12 @@ class _Projected(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         batch, tokens, width = x.shape
         dim, keys = out_weight.shape[1], rows.shape[1]
-        kept = x.new_empty((batch * keys, width))
-        query, kv = x.new_empty((batch, tokens, dim)), x.new_empty((batch, keys, 2 * dim))
-        out, sums = torch.empty_like(query), x.new_empty((2, batch, num_heads, tokens))
-        y, panels = x.new_empty((batch, tokens, len(out_weight))), _panels(weight, out_weight)
-        problem = _problem(num_heads, scale, sums, query, kv, out)
-        tensors = (x, weight, bias, rows, kept, out_weight, out_bias, y, panels)
-        kernel().projected_forward(problem, _projection(*tensors))
+        kept, query = x.new_empty((batch * keys, width)), x.new_empty((batch, tokens, dim))
+        kv, out = x.new_empty((batch, keys, 2 * dim)), torch.empty_like(query)
+        sums, y = x.new_empty((2, batch, num_heads, tokens)), x.new_empty((batch, tokens, len(out_weight)))
+        given = (x, weight, bias, out_weight, out_bias, rows, kept, query, kv, out, sums, y)
+        panels = _panels(weight, out_weight)  # named: a packed call holds addresses alone
+        kernel().projected_forward(_pack(num_heads, scale, *given, panels))
         ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, sums)
         ctx.numbers = num_heads, scale
         ctx.mark_non_differentiable(out)
@@ -91,31 +90,37 @@ class _Projected(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 8
-        x, weight, out_weight, rows, kept, query, kv, out, sums = ctx.saved_tensors
-        num_heads, scale = ctx.numbers
+        x, weight, out_weight, rows, *computed = ctx.saved_tensors
         wants = ctx.needs_input_grad
         with torch.no_grad():
-            grad_y = grad_y.contiguous()
-            grad_out, grad_query, grad_kv = torch.empty_like(out), torch.empty_like(query), torch.empty_like(kv)
+            grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
+            inner = [torch.empty_like(tensor) for tensor in (computed[3], computed[1], computed[2])]
             grad_x = torch.empty_like(x) if wants[0] else None
-            grads = (*_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
-            problem = _problem(num_heads, scale, sums, query, kv, out, grad_out, grad_query, grad_kv)
-            panels = _panels(weight, out_weight)
-            tensors = (x, weight, None, rows, kept, out_weight, None, None, panels, grad_y, grad_x, *grads)
-            kernel().projected_backward(problem, _projection(*tensors))
-        asked = (grad if want else None for grad, want in zip((grad_x, *grads), wants, strict=False))
+            grads = (grad_x, *_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
+            given = (x, weight, None, out_weight, None, rows, *computed, None, panels, grad_y, *inner, *grads)
+            kernel().projected_backward(_pack(*ctx.numbers, *given))
+        asked = (grad if want else None for grad, want in zip(grads, wants, strict=False))
         return *final(tuple(asked), grad_y, x, weight, out_weight), None, None, None
 
 
-def _problem(num_heads: int, scale: float, sums: Tensor, *tensors: Tensor) -> bytes:
-    """Lay out the attention in the middle; its tensors are (B, N, H * D), or (B, K, 2 * H * D) for key and value."""
-    dim = tensors[0].shape[2]
-    query, key, value, *others = (
-        part.view(*part.shape[:2], num_heads, -1).transpose(1, 2)
-        for tensor in tensors
-        for part in torch.split(tensor, dim, dim=2)
-    )
-    return pack(query, key, value, numbers_of(None), scale=scale, outputs=tuple(others), sums=sums)
+def _pack(
+    num_heads: int,
+    scale: float,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    rows: Tensor,
+    *others: Tensor | None,
+) -> bytes:
+    """Lay a call out as the kernel reads it; ``others`` are in the kernel's order, those at the end may be missing."""
+    batch, tokens, width = x.shape
+    out_width, dim = out_weight.shape
+    sizes = batch, tokens, rows.shape[1], num_heads, dim // num_heads, width, out_width, torch.get_num_threads()
+    tensors = (x, weight, bias, out_weight, out_bias, rows, *others)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return PROJECTION_LAYOUT.pack(*sizes, scale, *addresses, *(0,) * (_TENSORS - len(addresses)))
 
 
 def _panels(weight: Tensor, out_weight: Tensor) -> Tensor:
@@ -124,22 +129,7 @@ def _panels(weight: Tensor, out_weight: Tensor) -> Tensor:
 
 
 def _grads(weight: Tensor, want_weight: bool, want_bias: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Room for the gradients of a layer; the bias has its own along the way to that of the weight."""
+    """Room for the gradients of a layer; that of the bias is summed on the way to that of the weight."""
     if not want_weight and not want_bias:
         return None, None
     return torch.empty_like(weight), weight.new_empty(len(weight)) if want_bias else None
-
-
-def _projection(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    rows: Tensor,
-    kept: Tensor,
-    out_weight: Tensor,
-    *others: Tensor | None,
-) -> bytes:
-    """Lay out what stands around the attention. Both parts hold addresses alone: all tensors must live until it ran."""
-    tensors = (x, weight, bias, rows, kept, out_weight, *others)
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-    return PROJECTION_LAYOUT.pack(x.shape[2], len(out_weight), *addresses, *(0,) * (15 - len(addresses)))

@@ -22,6 +22,22 @@ INLINE void clear_bit(uint8_t* bits, long i) { bits[i >> 3] &= (uint8_t)~(1u << 
 
 INLINE bool bit(const uint8_t* bits, long i) { return bits[i >> 3] >> (i & 7) & 1; }
 
+// Sets the bits of the keys that an image keeps under the token pattern: those of the highest ranks.
+static void draw_tokens(uint8_t* bits, const Problem& p, long b) {
+  Key key(*p.draw.seed);
+  long kept = std::max(1L, (long)std::nearbyint((1 - *p.draw.drop_ratio) * (double)p.keys));
+  std::vector<uint64_t> order((size_t)p.keys);
+  for (long k = 0; k < p.keys; ++k) {
+    uint32_t rank = philox_once((uint32_t)k >> 2, 0, (uint32_t)(b * p.heads), 2, key).word[k & 3];
+    order[(size_t)k] = (uint64_t)rank << 32 | (uint32_t)~k;
+  }
+  std::nth_element(order.begin(), order.begin() + (kept - 1), order.end(), std::greater<uint64_t>());
+  for (long n = 0; n < kept; ++n) {
+    uint32_t k = ~(uint32_t)order[(size_t)n];
+    bits[k >> 3] |= (uint8_t)(1u << (k & 7));
+  }
+}
+
 class Keep {
  public:
   explicit Keep(const Problem& problem)
@@ -29,7 +45,9 @@ class Keep {
     if (p_.draw.pattern == kNone) return;
     ratio_ = *p_.draw.drop_ratio;
     threshold_ = (uint32_t)std::nearbyint(ratio_ * 65536);
-    if (p_.draw.pattern == kToken) draw_tokens();
+    if (p_.draw.pattern != kToken) return;
+    tokens_.assign((size_t)(p_.batch * token_pitch()), 0);
+    for (long b = 0; b < p_.batch; ++b) draw_tokens(&tokens_[(size_t)(b * token_pitch())], p_, b);
   }
 
   bool forbids() const { return p_.causal || p_.bias_kind != kNoBias; }
@@ -84,23 +102,6 @@ class Keep {
   }
 
   long token_pitch() const { return padded(p_.keys, kGroup) / 8; }
-
-  void draw_tokens() {
-    tokens_.assign((size_t)(p_.batch * token_pitch()), 0);
-    long kept = std::max(1L, (long)std::nearbyint((1 - ratio_) * (double)p_.keys));
-    std::vector<uint64_t> order((size_t)p_.keys);
-    for (long b = 0; b < p_.batch; ++b) {
-      for (long k = 0; k < p_.keys; ++k) {
-        uint32_t rank = philox_once((uint32_t)k >> 2, 0, (uint32_t)(b * p_.heads), 2, key_).word[k & 3];
-        order[(size_t)k] = (uint64_t)rank << 32 | (uint32_t)~k;
-      }
-      std::nth_element(order.begin(), order.begin() + (kept - 1), order.end(), std::greater<uint64_t>());
-      for (long n = 0; n < kept; ++n) {
-        uint32_t k = ~(uint32_t)order[(size_t)n];
-        tokens_[(size_t)(b * token_pitch() + (k >> 3))] |= (uint8_t)(1u << (k & 7));
-      }
-    }
-  }
 
   void draw_windows(uint8_t* bits, const Patch& at, uint32_t c2) const {
     long prefix_pitch = padded(std::max(p_.draw.prefix, (int64_t)1), kGroup) / 8;

@@ -33,16 +33,15 @@ static void fill_mask(const Problem& p, uint8_t* mask) {
   });
 }
 
-// Which tokens of each image the token pattern keeps, as rows of all images' tokens, in their order.
-static void list_tokens(const Problem& p, int64_t* rows) {
-  Keep keep(p);
-  long width = padded(p.keys, kGroup);
-  std::vector<uint8_t> bits((size_t)(width / 8 + 16));
-  for (long b = 0; b < p.batch; ++b) {
-    keep.draw(bits.data(), {b, 0, 0, 1, 0, width});
+// Which tokens of each image the token pattern keeps, `kept` of each, as rows of all images' tokens, in their order.
+static void list_tokens(const Problem& p, long kept, int64_t* rows) {
+  share(p.batch, p.threads, [&](long b, long) {
+    std::vector<uint8_t> bits((size_t)(p.keys / 8 + 1));
+    draw_tokens(bits.data(), p, b);
+    int64_t* row = rows + b * kept;
     for (long k = 0; k < p.keys; ++k)
-      if (bit(bits.data(), k)) *rows++ = b * p.keys + k;
-  }
+      if (bit(bits.data(), k)) *row++ = b * p.keys + k;
+  });
 }
 
 }  // namespace dropkey
@@ -58,16 +57,20 @@ EXPORT void dropkey_backward(const void* problem) {
 EXPORT void dropkey_mask(const void* problem, void* mask) {
   dropkey::fill_mask(*(const dropkey::Problem*)problem, (uint8_t*)mask);
 }
-EXPORT void dropkey_tokens(const void* problem, void* rows) {
-  dropkey::list_tokens(*(const dropkey::Problem*)problem, (int64_t*)rows);
+EXPORT void dropkey_tokens(const void* drop_ratio, const void* seed, int64_t batch, int64_t heads, int64_t keys,
+                           int64_t kept, int64_t threads, void* rows) {
+  dropkey::Problem p{};
+  p.batch = batch, p.heads = heads, p.keys = keys, p.threads = threads;
+  p.draw.drop_ratio = (const double*)drop_ratio, p.draw.seed = (const int64_t*)seed;
+  dropkey::list_tokens(p, kept, (int64_t*)rows);
 }
 
 EXPORT int64_t dropkey_projection_bytes() { return sizeof(dropkey::Projection); }
-EXPORT void dropkey_projected_forward(const void* problem, const void* projection) {
-  dropkey::Projected(*(const dropkey::Problem*)problem, *(const dropkey::Projection*)projection).forward();
+EXPORT void dropkey_projected_forward(const void* projection) {
+  dropkey::Projected(*(const dropkey::Projection*)projection).forward();
 }
-EXPORT void dropkey_projected_backward(const void* problem, const void* projection) {
-  dropkey::Projected(*(const dropkey::Problem*)problem, *(const dropkey::Projection*)projection).backward();
+EXPORT void dropkey_projected_backward(const void* projection) {
+  dropkey::Projected(*(const dropkey::Projection*)projection).backward();
 }
 
 EXPORT int64_t dropkey_mixing_bytes() { return sizeof(dropkey::Mixing); }

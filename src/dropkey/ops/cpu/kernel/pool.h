@@ -86,8 +86,8 @@ static long run_of(long group, long items, long threads) {
   return run;
 }
 
-// Who does which item is left to chance; no item reads what another one writes. `group` neighbouring items write between
-// each other: two threads among them would take cache lines from each other that their prefetchers ask for.
+// Who does which item is left to chance; no item reads what another one writes. `group` neighbouring items write
+// between each other: two threads among them would take cache lines from each other that their prefetchers ask for.
 template <class Item>
 static void share(long items, long threads, const Item& item, long group = 1) {
   Crew<Item> crew{item, items, run_of(group, items, threads), items >= 8 * threads};

@@ -7,23 +7,25 @@
 
 namespace dropkey {
 
-// Beside the problem, whose query, key and value are what is projected; all float32 and contiguous, C the width of the
-// layer, E that of the heads together, O that of the output.
+// What one call is about, all float32 and contiguous. N tokens in each of B images, K of them with keys; C the width of
+// the layer, E = heads * head_dim, O the width of the output. The binding packs it as 8-byte fields in this very order.
 struct Projection {
-  int64_t width, out_width;
-  float *x, *weight, *bias;             // (B * N, C); (3 * E, C): query, key, value; (3 * E) or null
-  const int64_t* rows;                  // (B, K): the tokens that have keys, as rows of x
-  float* kept;                          // (B * K, C): those rows
-  float *out_weight, *out_bias, *y;     // (O, E); (O) or null; (B * N, O)
-  float* panels;                        // (3 * E * C + O * E): both weights, packed
-  float *grad_y, *grad_x;               // this and the following may be null where they are not asked for
-  float *grad_weight, *grad_bias, *grad_out_weight, *grad_out_bias;
+  int64_t batch, tokens, keys, heads, head_dim, width, out_width, threads;
+  double scale;
+  float *x, *weight, *bias;                   // (B * N, C); (3 * E, C): query, key, value; (3 * E) or null
+  float *out_weight, *out_bias;               // (O, E); (O) or null
+  const int64_t* rows;                        // (B, K): the tokens that have keys, as rows of x
+  float *kept, *query, *kv, *out;             // (B * K, C): the chosen rows; (B, N, E); (B, K, 2 * E); (B, N, E)
+  float *sums, *y;                            // as in a problem; (B * N, O)
+  float* panels;                              // (3 * E * C + O * E): both weights, packed
+  float *grad_y, *grad_out, *grad_query, *grad_kv;
+  float *grad_x, *grad_weight, *grad_bias, *grad_out_weight, *grad_out_bias;  // null where they are not asked for
 };
 
 class Projected {
  public:
-  Projected(const Problem& problem, const Projection& projection)
-      : p(problem), j(projection), inner(p.heads * p.head_dim) {}
+  explicit Projected(const Projection& projection)
+      : j(projection), inner(j.heads * j.head_dim), p(attention_of(j, inner)) {}
 
   void forward() const {
     Panels heads{j.panels, 3 * inner, p.head_dim, j.width}, outs{heads.end(), j.out_width, kPanel, inner};
@@ -42,7 +44,7 @@ class Projected {
     share(p.batch * p.heads, p.threads, attend, p.heads);
     auto output = [&](long item, long) {
       long b = item / outs.count(), n = item % outs.count();
-      outs.apply(n, {j.y + b * p.queries * j.out_width + n * kPanel, j.out_width}, joined(p.out, b, inner), p.queries,
+      outs.apply(n, {j.y + b * p.queries * j.out_width + n * kPanel, j.out_width}, joined(p.out, b), p.queries,
                  j.out_bias, outs.at((n + 1) % outs.count()));
     };
     share(p.batch * outs.count(), p.threads, output, outs.count());
@@ -72,10 +74,21 @@ class Projected {
   }
 
  private:
-  // Rows of one image with the heads of `tensor` next to each other, `columns` in all.
-  static Rows<const float> joined(const Tensor& tensor, long b, long columns) {
-    return {tensor.rows<const float>(b, 0).data, columns};
+  // The attention in the middle, which draws nothing: what was drawn is which tokens have keys.
+  static Problem attention_of(const Projection& j, long inner) {
+    auto queries = [&](float* data) { return Tensor{data, j.tokens * inner, j.head_dim, inner}; };
+    auto keys = [&](float* data) { return Tensor{data, j.keys * 2 * inner, j.head_dim, 2 * inner}; };
+    Problem p{};
+    p.batch = j.batch, p.heads = p.kv_heads = j.heads, p.queries = j.tokens, p.keys = j.keys;
+    p.head_dim = p.value_dim = j.head_dim, p.threads = j.threads, p.scale = j.scale, p.draw.pattern = kNone;
+    p.query = queries(j.query), p.key = keys(j.kv), p.value = keys(j.kv + inner), p.out = queries(j.out);
+    p.grad_query = queries(j.grad_query), p.grad_key = keys(j.grad_kv), p.grad_value = keys(j.grad_kv + inner);
+    p.grad_out = queries(j.grad_out), p.sums = j.sums;
+    return p;
   }
+
+  // Rows of one image with all heads next to each other.
+  static Rows<const float> joined(const Tensor& tensor, long b) { return tensor.rows<const float>(b, 0); }
 
   void gather(long b) const {
     for (long i = b * p.keys; i < (b + 1) * p.keys; ++i)
@@ -100,8 +113,8 @@ class Projected {
     }
     long lanes = ins[0].lanes(n);
     Rows<float> to{j.grad_x + n * kPanel, j.width};
-    ins[0].apply(n, to.from(b * p.queries), joined(p.grad_query, b, inner), p.queries, nullptr, ins[1].at(n));
-    ins[1].apply(n, {part, lanes}, joined(p.grad_key, b, 2 * inner), p.keys, nullptr,
+    ins[0].apply(n, to.from(b * p.queries), joined(p.grad_query, b), p.queries, nullptr, ins[1].at(n));
+    ins[1].apply(n, {part, lanes}, joined(p.grad_key, b), p.keys, nullptr,
                  ins[0].at((n + 1) % ins[0].count()));
     for (long i = 0; i < p.keys; ++i) {
       float* row = to.row(j.rows[b * p.keys + i]);
@@ -113,13 +126,12 @@ class Projected {
   void weigh() const {
     std::vector<WeightGradient> layers;
     long tokens = p.batch * p.queries, keys = p.batch * p.keys;
-    float *query = p.grad_query.rows<float>(0, 0).data, *kv = p.grad_key.rows<float>(0, 0).data;
     if (j.grad_out_weight)
-      layers.push_back({{j.grad_y, j.out_width}, {p.out.rows<float>(0, 0).data, inner}, tokens, j.grad_out_weight,
+      layers.push_back({{j.grad_y, j.out_width}, {j.out, inner}, tokens, j.grad_out_weight,
                         j.grad_out_bias});
     if (j.grad_weight) {
-      layers.push_back({{query, inner}, {j.x, j.width}, tokens, j.grad_weight, j.grad_bias});
-      layers.push_back({{kv, 2 * inner}, {j.kept, j.width}, keys, j.grad_weight + inner * j.width,
+      layers.push_back({{j.grad_query, inner}, {j.x, j.width}, tokens, j.grad_weight, j.grad_bias});
+      layers.push_back({{j.grad_kv, 2 * inner}, {j.kept, j.width}, keys, j.grad_weight + inner * j.width,
                         j.grad_bias ? j.grad_bias + inner : nullptr});
     }
     auto items = [&](long height) {
@@ -137,9 +149,9 @@ class Projected {
     });
   }
 
-  const Problem& p;
   const Projection& j;
   long inner;
+  Problem p;
 };
 
 }  // namespace dropkey
