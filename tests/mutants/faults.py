@@ -257,17 +257,17 @@ FAULTS = [
         "tests/ops/test_projected.py",
     ),
     Fault(
-        "the query's bias for key and value",
-        "ops/cpu/kernel/projected.h",
-        "j.bias ? j.bias + head * p.head_dim",
-        "j.bias ? j.bias + head % p.heads * p.head_dim",
+        "the first head's bias for all",
+        "ops/cpu/kernel/linear.h",
+        "load(bias + n * width + d)",
+        "load(bias + d)",
         "tests/ops/test_projected.py",
     ),
     Fault(
         "the query's weights for what goes back through key and value",
         "ops/cpu/kernel/projected.h",
-        "in_panel(panel) + inner * wide",
-        "in_panel(panel)",
+        "j.weight + item % 2 * inner * j.width",
+        "j.weight",
         "tests/ops/test_projected.py",
     ),
     Fault(

@@ -60,7 +60,7 @@ class Kernel:
 _TENSORS = 8  # query, key, value, out, their gradients but one
 _LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
 MIXING_LAYOUT = struct.Struct("<q d 10q 8q")  # see mixed_operators.py
-PROJECTION_LAYOUT = struct.Struct("<8q d 22q")  # see projected.py
+PROJECTION_LAYOUT = struct.Struct("<8q d 21q")  # see projected.py
 
 
 def pack(

@@ -15,7 +15,7 @@ from dropkey.ops.cpu.operators import final
 __all__ = ["attend_projected", "can_project"]
 
 _STEP = 16  # the kernel reads rows in whole groups of so many values
-_TENSORS = 22  # of a call, in the order of the kernel's own list
+_TENSORS = 21  # of a call, in the order of the kernel's own list
 
 
 def can_project(x: Tensor, weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
@@ -94,10 +94,24 @@ class _Projected(torch.autograd.Function):
         wants = ctx.needs_input_grad
         with torch.no_grad():
             grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
-            inner = [torch.empty_like(tensor) for tensor in (computed[3], computed[1], computed[2])]
+            grad_query, grad_kv = torch.empty_like(computed[1]), torch.empty_like(computed[2])
             grad_x = torch.empty_like(x) if wants[0] else None
             grads = (grad_x, *_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
-            given = (x, weight, None, out_weight, None, rows, *computed, None, panels, grad_y, *inner, *grads)
+            given = (
+                x,
+                weight,
+                None,
+                out_weight,
+                None,
+                rows,
+                *computed,
+                None,
+                panels,
+                grad_y,
+                grad_query,
+                grad_kv,
+                *grads,
+            )
             kernel().projected_backward(_pack(*ctx.numbers, *given))
         asked = (grad if want else None for grad, want in zip(grads, wants, strict=False))
         return *final(tuple(asked), grad_y, x, weight, out_weight), None, None, None

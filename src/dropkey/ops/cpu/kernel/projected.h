@@ -18,7 +18,7 @@ struct Projection {
   float *kept, *query, *kv, *out;             // (B * K, C): the chosen rows; (B, N, E); (B, K, 2 * E); (B, N, E)
   float *sums, *y;                            // as in a problem; (B * N, O)
   float* panels;                              // (3 * E * C + O * E): both weights, packed
-  float *grad_y, *grad_out, *grad_query, *grad_kv;
+  float *grad_y, *grad_query, *grad_kv;
   float *grad_x, *grad_weight, *grad_bias, *grad_out_weight, *grad_out_bias;  // null where they are not asked for
 };
 
@@ -83,7 +83,8 @@ class Projected {
     p.head_dim = p.value_dim = j.head_dim, p.threads = j.threads, p.scale = j.scale, p.draw.pattern = kNone;
     p.query = queries(j.query), p.key = keys(j.kv), p.value = keys(j.kv + inner), p.out = queries(j.out);
     p.grad_query = queries(j.grad_query), p.grad_key = keys(j.grad_kv), p.grad_value = keys(j.grad_kv + inner);
-    p.grad_out = queries(j.grad_out), p.sums = j.sums;
+    p.grad_out = p.grad_query;  // a head's is read to the end before that of its query is written over it
+    p.sums = j.sums;
     return p;
   }
 
