@@ -53,9 +53,8 @@ def attend_projected(
     Raises:
         BackendError: when it is differentiated twice.
     """
-    outputs: tuple[Tensor, Tensor] = _Projected.apply(
-        x.contiguous(), weight.contiguous(), bias, out_weight.contiguous(), out_bias, rows, num_heads, scale
-    )
+    given = (tensor if tensor is None else tensor.contiguous() for tensor in (x, weight, bias, out_weight, out_bias))
+    outputs: tuple[Tensor, Tensor] = _Projected.apply(*given, rows, num_heads, scale)
     return outputs
 
 
