@@ -313,6 +313,27 @@ FAULTS = [
         "tests/ops/test_cpu.py",
     ),
     Fault(
+        "strided rows read as if they lay next to each other",
+        "ops/cpu/kernel/operands.h",
+        "from.step == columns && ",
+        "",
+        "tests/ops/test_cpu.py",
+    ),
+    Fault(
+        "values of the first image where the keys end",
+        "ops/cpu/kernel/projected.h",
+        "j.kv + j.batch * j.keys * inner",
+        "j.kv + j.keys * inner",
+        "tests/ops/test_projected.py",
+    ),
+    Fault(
+        "gradient of the output in the memory of the attention",
+        "ops/cpu/kernel/projected.h",
+        "arena(1)",
+        "arena(0)",
+        "tests/ops/test_projected.py",
+    ),
+    Fault(
         "kept keys on whichever backend",
         "ops/dispatch.py",
         '_require(backend, None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable())',

@@ -74,7 +74,7 @@ class _Projected(torch.autograd.Function):
         batch, tokens, width = x.shape
         dim, keys = out_weight.shape[1], rows.shape[1]
         kept, query = x.new_empty((batch * keys, width)), x.new_empty((batch, tokens, dim))
-        kv, out = x.new_empty((batch, keys, 2 * dim)), torch.empty_like(query)
+        kv, out = x.new_empty((2, batch, keys, dim)), torch.empty_like(query)
         sums, y = x.new_empty((2, batch, num_heads, tokens)), x.new_empty((batch, tokens, len(out_weight)))
         given = (x, weight, bias, out_weight, out_bias, rows, kept, query, kv, out, sums, y)
         panels = _panels(weight, out_weight)  # named: a packed call holds addresses alone
@@ -91,27 +91,26 @@ class _Projected(torch.autograd.Function):
             return (None,) * 8
         x, weight, out_weight, rows, *computed = ctx.saved_tensors
         wants = ctx.needs_input_grad
-        with torch.no_grad():
-            grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
-            grad_query, grad_kv = torch.empty_like(computed[1]), torch.empty_like(computed[2])
-            grad_x = torch.empty_like(x) if wants[0] else None
-            grads = (grad_x, *_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
-            given = (
-                x,
-                weight,
-                None,
-                out_weight,
-                None,
-                rows,
-                *computed,
-                None,
-                panels,
-                grad_y,
-                grad_query,
-                grad_kv,
-                *grads,
-            )
-            kernel().projected_backward(_pack(*ctx.numbers, *given))
+        grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
+        grad_query, grad_kv = torch.empty_like(computed[1]), torch.empty_like(computed[2])
+        grad_x = torch.empty_like(x) if wants[0] else None
+        grads = (grad_x, *_grads(weight, wants[1], wants[2]), *_grads(out_weight, wants[3], wants[4]))
+        given = (
+            x,
+            weight,
+            None,
+            out_weight,
+            None,
+            rows,
+            *computed,
+            None,
+            panels,
+            grad_y,
+            grad_query,
+            grad_kv,
+            *grads,
+        )
+        kernel().projected_backward(_pack(*ctx.numbers, *given))
         asked = (grad if want else None for grad, want in zip(grads, wants, strict=False))
         return *final(tuple(asked), grad_y, x, weight, out_weight), None, None, None
 

@@ -30,7 +30,7 @@ _HALF = {
 _FLOAT32 = {
     "forward": {64: Tile(32, 32, 16, 1), 128: Tile(32, 32, 16, 1), 256: Tile(32, 32, 16, 1)},
     "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 16, 1)},
-    "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 8, 1)},
+    "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
 }
 # Without Hopper's matrix units, every warp holds keys and values of the whole tile in registers.
 _HALF_AMPERE = {**_HALF, "key_value": {**_HALF["key_value"], 64: Tile(64, 32, 4, 2)}}

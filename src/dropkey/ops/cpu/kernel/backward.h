@@ -53,9 +53,10 @@ class Backward {
   }
 
   struct Buffers {
-    Cell *key_lanes, *value_lanes, *key_along;              // of a block of keys
-    Cell *key_tail, *value_tail;
-    Cell *query, *query_along, *grad_out, *grad_out_along;  // of a tile of queries
+    Cell *key_lanes, *value_lanes, *key_tail, *value_tail;  // of a block of keys
+    const Cell *key_along, *query, *grad_out;
+    const Cell *query_along, *grad_out_along;               // of a tile of queries
+    Cell *key_room, *query_room, *grad_out_room, *query_along_room, *grad_out_along_room;
     Cell *weights_along, *slopes, *slopes_along;            // of a tile of queries and a chunk of keys
     V* scratch;
     float *logits, *products, *bias;
@@ -74,13 +75,13 @@ class Backward {
       Buffers to;
       to.key_lanes = memory.take<Cell>(block_keys * width_qk / per);
       to.value_lanes = memory.take<Cell>(block_keys * width_v / per);
-      to.key_along = memory.take<Cell>(block_keys / per * lanes_qk);
+      to.key_room = memory.take<Cell>(block_keys / per * lanes_qk);
       to.key_tail = memory.take<Cell>(cut.tail * width_qk / per);
       to.value_tail = memory.take<Cell>(cut.tail * width_v / per);
-      to.query = memory.take<Cell>(tile * width_qk / per);
-      to.grad_out = memory.take<Cell>(tile * width_v / per);
-      to.query_along = per == 1 ? to.query : memory.take<Cell>(tile / per * lanes_qk);
-      to.grad_out_along = per == 1 ? to.grad_out : memory.take<Cell>(tile / per * lanes_v);
+      to.query_room = memory.take<Cell>(tile * width_qk / per);
+      to.grad_out_room = memory.take<Cell>(tile * width_v / per);
+      to.query_along_room = per == 1 ? nullptr : memory.take<Cell>(tile / per * lanes_qk);
+      to.grad_out_along_room = per == 1 ? nullptr : memory.take<Cell>(tile / per * lanes_v);
       to.scratch = memory.take<V>(64 * std::max(width_qk, width_v));
       to.logits = memory.take<float>(std::max(tile * pitch, W * width_v));
       to.products = memory.take<float>(std::max(tile * pitch, W * width_v));
@@ -120,7 +121,7 @@ class Backward {
   void run_block(Buffers& to, long b, long kv, long chunk, long past) const {
     long first = cut.begin(chunk), keys = cut.end(past) - first, real = std::min(keys, p.keys - first);
     Rows<const T> key = p.key.rows<const T>(b, kv).from(first), value = p.value.rows<const T>(b, kv).from(first);
-    pack_along(to.key_along, keys, key, real, p.head_dim);
+    to.key_along = along_rows(to.key_room, keys, key, real, p.head_dim);
     for (long c = chunk; c < past; ++c) {
       long at = cut.begin(c) - first, rows = std::min(cut.width(c), real - at);
       pack_lanes(to.key_lanes + at * width_qk / kPer<Cell>, to.scratch, cut.width(c), key.from(at), rows, p.head_dim);
@@ -140,13 +141,18 @@ class Backward {
     Rows<const T> query = p.query.rows<const T>(at.batch, at.head).from(at.first);
     Rows<const T> grad_out = p.grad_out.rows<const T>(at.batch, at.head).from(at.first);
     long even = padded(at.rows, kPer<Cell>);
-    pack_plain(to.query, even, query, at.rows, p.head_dim);
-    pack_plain(to.grad_out, even, grad_out, at.rows, p.value_dim);
-    if (kPer<Cell> > 1) {
-      pack_along(to.query_along, even, query, at.rows, p.head_dim);
-      pack_along(to.grad_out_along, even, grad_out, at.rows, p.value_dim);
+    to.query = plain_rows(to.query_room, even, query, at.rows, p.head_dim);
+    to.grad_out = plain_rows(to.grad_out_room, even, grad_out, at.rows, p.value_dim);
+    if constexpr (kPer<Cell> == 1) {
+      to.query_along = to.query, to.grad_out_along = to.grad_out;
+    } else {
+      to.query_along = along_rows(to.query_along_room, even, query, at.rows, p.head_dim);
+      to.grad_out_along = along_rows(to.grad_out_along_room, even, grad_out, at.rows, p.value_dim);
     }
     look_ahead(to, at, past);
+    to.ahead.spread(looks_of(at.rows, at.keys, depth_of<Cell>(p.head_dim + p.value_dim), kPiece<Cell>) +
+                    looks_of(at.keys, lanes_qk + lanes_v, at.rows) +
+                    looks_of(at.rows, lanes_qk, at.keys, 64));
     redraw_tile(keep_, at, to.bits, to.allowed, sums_of(p, at.batch, at.head));
     if (whole) {
       for (long c = chunk; c < past; ++c) score(to, at, cut.begin(c), cut.width(c), cut.begin(c));

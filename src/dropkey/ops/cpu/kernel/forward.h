@@ -44,7 +44,8 @@ class Forward {
 
  private:
   struct Buffers {
-    Cell *keys, *tail, *values, *queries, *weights;
+    Cell *keys, *tail, *weights, *value_room, *query_room;
+    const Cell *values, *queries;
     V* scratch;
     float *logits, *out, *bias, *highest, *total;
     uint8_t *bits, *allowed, *uniform;
@@ -59,8 +60,8 @@ class Forward {
       Buffers to;
       to.keys = memory.take<Cell>(width * width_of<Cell>(p.head_dim) / kPer<Cell>);
       to.tail = memory.take<Cell>(cut.tail * width_of<Cell>(p.head_dim) / kPer<Cell>);
-      to.values = memory.take<Cell>(depth_of<Cell>(width) * out_width);
-      to.queries = memory.take<Cell>(tile * width_of<Cell>(p.head_dim) / kPer<Cell>);
+      to.value_room = memory.take<Cell>(depth_of<Cell>(width) * out_width);
+      to.query_room = memory.take<Cell>(tile * width_of<Cell>(p.head_dim) / kPer<Cell>);
       to.scratch = memory.take<V>(64 * width_of<Cell>(p.head_dim));
       to.logits = memory.take<float>(tile * pitch());
       to.weights = kPer<Cell> == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * pitch() / kPer<Cell>);
@@ -85,7 +86,7 @@ class Forward {
       pack_lanes(panel_of(to, c), to.scratch, cut.width(c), key.from(first), rows, p.head_dim);
     }
     pack_plain(to.tail, cut.tail, key.from(p.keys - cut.tail), cut.tail, p.head_dim);
-    pack_along(to.values, width, value, p.keys, p.value_dim);
+    to.values = along_rows(to.value_room, width, value, p.keys, p.value_dim);
   }
 
   Cell* panel_of(const Buffers& to, long chunk) const {
@@ -93,8 +94,11 @@ class Forward {
   }
 
   void run_tile(Buffers& to, const Patch& at) const {
-    pack_plain(to.queries, at.rows, p.query.rows<const T>(at.batch, at.head).from(at.first), at.rows, p.head_dim);
+    Rows<const T> query = p.query.rows<const T>(at.batch, at.head).from(at.first);
+    to.queries = plain_rows(to.query_room, at.rows, query, at.rows, p.head_dim);
     look_ahead(to, at);
+    to.ahead.spread(looks_of(at.rows, width, depth_of<Cell>(p.head_dim), kPiece<Cell>) +
+                    looks_of(at.rows, out_width, depth_of<Cell>(width), 128 / kPer<Cell>));
     draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
     for (long i = 0; i < at.rows; ++i) to.highest[i] = -kInfinity, to.total[i] = 0;
     for (long c = 0; c < cut.chunks; c += kBlockChunks) run_block(to, at, c, std::min(c + kBlockChunks, cut.chunks));

@@ -1,6 +1,8 @@
 // c[M][N] (+)= a[M][K] * b[K][N] with a register-blocked micro-kernel: lanes run along N, `a` is broadcast, so `a`
 // may be read in any order (also transposed) and only `b` has to be packed.
 #pragma once
+#include <algorithm>
+
 #include "ahead.h"
 
 namespace dropkey {
@@ -32,6 +34,12 @@ struct Operand {
   long step;   // step along K
   long piece;  // most cells in one sum
 };
+
+// How often a product looks ahead.
+constexpr long looks_of(long rows, long columns, long depth, long piece = kWhole) {
+  long pieces = (depth + piece - 1) / piece, panels = (columns / W + kVectors - 1) / kVectors;
+  return std::max(1L, pieces * panels * ((rows + 7) / 8));
+}
 
 INLINE Floats lanes(const float* p) { return load(p); }
 INLINE Floats repeat(const float* p) { return splat(*p); }

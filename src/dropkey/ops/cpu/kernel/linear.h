@@ -7,7 +7,7 @@
 namespace dropkey {
 
 constexpr long kPanel = 64;     // most lanes of a panel
-constexpr long kStretch = 384;  // most terms of one sum: what is added up later goes through memory
+constexpr long kStretch = 96;  // terms of one sum: so much of a panel stays in the first level cache
 
 // A (depth, columns) matrix in panels of `width` columns, the last of which may have fewer.
 struct Panels {
@@ -32,9 +32,10 @@ struct Panels {
 
   // to = from * panel n + bias, which may be null. `next` is the panel after it: each would be waited for at its start,
   // if it were not fetched in time.
-  void apply(long n, Rows<float> to, Rows<const float> from, long rows, const float* bias, const float* next) const {
-    Ahead ahead;
-    ahead.add(Rows<const float>{next, lanes(n)}, depth, lanes(n), depth * 6 / rows + 1);
+  void apply(long n, Rows<float> to, Rows<const float> from, long rows, const float* bias, const float* next,
+             Ahead ahead = {}) const {
+    ahead.add(Rows<const float>{next, lanes(n)}, depth, lanes(n));
+    ahead.spread(looks_of(rows, lanes(n), depth, kStretch));
     multiply((int)rows, (int)lanes(n), depth, from.data, {from.step, 1, kStretch}, at(n), lanes(n), to.data, to.step,
              false, ahead);
     if (!bias) return;
@@ -78,6 +79,7 @@ class WeightGradient {
       long past = first + some, more = std::min(kDeep, rows_ - past);
       ahead.add(Rows<const float>{grad_.at(past, out), grad_.columns}, more, height);
       ahead.add(Rows<const float>{x_.at(past, lane), x_.columns}, more, width);
+      ahead.spread(looks_of(height, width, some));
       for (long n = 0; n < width; n += kPanel) {
         long lanes = std::min(kPanel, width - n);
         multiply((int)height, (int)lanes, some, left, {1, pitch, kWhole}, right + n * kDeep, lanes,

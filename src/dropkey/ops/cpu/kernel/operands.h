@@ -1,5 +1,7 @@
 // How the products see their operands: as floats, or as pairs of bfloat16 for the dot products of the CPU.
 #pragma once
+#include <type_traits>
+
 #include "gemm.h"
 #include "pack.h"
 #include "problem.h"
@@ -70,6 +72,21 @@ static void pack_along(Pair* to, long height, Rows<const Half> from, long rows, 
     else
       for (long d = 0; d < columns; ++d) to[d].bits = even[d];
   }
+}
+
+// The same without a copy, where rows are whole vectors and lie next to each other.
+template <class Cell, class T>
+static const Cell* plain_rows(Cell* room, long height, Rows<const T> from, long rows, long columns) {
+  if constexpr (std::is_same_v<Cell, T>)
+    if (from.step == columns && width_of<Cell>(columns) == columns) return from.data;
+  return pack_plain(room, height, from, rows, columns);
+}
+
+template <class Cell, class T>
+static const Cell* along_rows(Cell* room, long height, Rows<const T> from, long rows, long columns) {
+  if constexpr (std::is_same_v<Cell, T>) return plain_rows(room, height, from, rows, columns);
+  pack_along(room, height, from, rows, columns);
+  return room;
 }
 
 constexpr long kWholeRows = 512;  // keys whose panels and gradients the backward pass holds at once

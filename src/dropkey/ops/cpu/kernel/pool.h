@@ -45,9 +45,10 @@ class Arena {
   size_t size_ = 0, used_ = 0;
 };
 
-static Arena& arena() {
-  thread_local Arena mine;
-  return mine;
+// What one item takes lies in the first; the second is for who calls items of another kind one by one.
+static Arena& arena(int n = 0) {
+  thread_local Arena mine[2];
+  return mine[n];
 }
 
 // Each thread takes a run of neighbouring items at a time, and where there are many it knows which one follows, so that

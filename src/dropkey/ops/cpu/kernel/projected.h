@@ -15,10 +15,10 @@ struct Projection {
   float *x, *weight, *bias;                   // (B * N, C); (3 * E, C): query, key, value; (3 * E) or null
   float *out_weight, *out_bias;               // (O, E); (O) or null
   const int64_t* rows;                        // (B, K): the tokens that have keys, as rows of x
-  float *kept, *query, *kv, *out;             // (B * K, C): the chosen rows; (B, N, E); (B, K, 2 * E); (B, N, E)
+  float *kept, *query, *kv, *out;             // (B * K, C): the chosen rows; (B, H, N, D); (2, B, H, K, D); (B, N, E)
   float *sums, *y;                            // as in a problem; (B * N, O)
   float* panels;                              // (3 * E * C + O * E): both weights, packed
-  float *grad_y, *grad_query, *grad_kv;
+  float *grad_y, *grad_query, *grad_kv;       // (B * N, O); (B, N, E); (B, K, 2 * E)
   float *grad_x, *grad_weight, *grad_bias, *grad_out_weight, *grad_out_bias;  // null where they are not asked for
 };
 
@@ -60,12 +60,13 @@ class Projected {
       ins[item % 2].pack_inputs(item / 2, j.weight + item % 2 * inner * j.width);
     });
     Keep keep(p);
-    Backward<float, float> attention(p, keep);
     auto attend = [&](long item, long after) {
       long b = item / p.heads, h = item % p.heads;
-      heads.apply(h, p.grad_out.rows<float>(b, h), {j.grad_y + b * p.queries * j.out_width, j.out_width}, p.queries,
+      Problem mine = p;
+      mine.grad_out = {own_rows(), 0, 0, p.head_dim};
+      heads.apply(h, mine.grad_out.rows<float>(b, h), {j.grad_y + b * p.queries * j.out_width, j.out_width}, p.queries,
                   nullptr, heads.at((h + 1) % p.heads));
-      attention(item, after);
+      Backward<float, float>(mine, keep)(item, after);
     };
     share(p.batch * p.heads, p.threads, attend, p.heads);
     auto reduce = [&](long item, long) { reduce_panel(ins, item / in_count, item % in_count); };
@@ -76,20 +77,35 @@ class Projected {
  private:
   // The attention in the middle, which draws nothing: what was drawn is which tokens have keys.
   static Problem attention_of(const Projection& j, long inner) {
-    auto queries = [&](float* data) { return Tensor{data, j.tokens * inner, j.head_dim, inner}; };
-    auto keys = [&](float* data) { return Tensor{data, j.keys * 2 * inner, j.head_dim, 2 * inner}; };
+    auto by_heads = [&](float* data, long rows) {
+      return Tensor{data, j.heads * rows * j.head_dim, rows * j.head_dim, j.head_dim};
+    };
+    auto by_images = [&](float* data, long rows, long width) { return Tensor{data, rows * width, j.head_dim, width}; };
     Problem p{};
     p.batch = j.batch, p.heads = p.kv_heads = j.heads, p.queries = j.tokens, p.keys = j.keys;
     p.head_dim = p.value_dim = j.head_dim, p.threads = j.threads, p.scale = j.scale, p.draw.pattern = kNone;
-    p.query = queries(j.query), p.key = keys(j.kv), p.value = keys(j.kv + inner), p.out = queries(j.out);
-    p.grad_query = queries(j.grad_query), p.grad_key = keys(j.grad_kv), p.grad_value = keys(j.grad_kv + inner);
-    p.grad_out = p.grad_query;  // a head's is read to the end before that of its query is written over it
+    p.query = by_heads(j.query, j.tokens), p.out = by_images(j.out, j.tokens, inner);
+    p.key = by_heads(j.kv, j.keys), p.value = by_heads(j.kv + j.batch * j.keys * inner, j.keys);
+    p.grad_query = by_images(j.grad_query, j.tokens, inner);
+    p.grad_key = by_images(j.grad_kv, j.keys, 2 * inner);
+    p.grad_value = by_images(j.grad_kv + inner, j.keys, 2 * inner);
     p.sums = j.sums;
     return p;
   }
 
   // Rows of one image with all heads next to each other.
   static Rows<const float> joined(const Tensor& tensor, long b) { return tensor.rows<const float>(b, 0); }
+
+  // Room for the gradient of what one head gave.
+  float* own_rows() const {
+    Arena& memory = arena(1);
+    float* rows = nullptr;
+    for (bool measuring : {true, false}) {
+      memory.begin(measuring);
+      rows = memory.take<float>(p.queries * p.head_dim);
+    }
+    return rows;
+  }
 
   void gather(long b) const {
     for (long i = b * p.keys; i < (b + 1) * p.keys; ++i)
