@@ -50,7 +50,7 @@ def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     full = [row for row in rows if row.get("direction") == "forward + backward"]
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for name in dict.fromkeys(row["way"] for row in full):
         points = sorted((row["shape"][2], row["ratio"]) for row in full if row["way"] == name)
         ours = name.startswith("dropkey ")
@@ -64,7 +64,7 @@ def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     axis.set_ylim(bottom=0)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     figure.savefig(file, dpi=110)
     plt.close(figure)
 

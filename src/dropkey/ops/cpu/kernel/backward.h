@@ -146,8 +146,9 @@ class Backward {
     if constexpr (kPer<Cell> == 1) {
       to.query_along = to.query, to.grad_out_along = to.grad_out;
     } else {
-      to.query_along = along_rows(to.query_along_room, even, query, at.rows, p.head_dim);
-      to.grad_out_along = along_rows(to.grad_out_along_room, even, grad_out, at.rows, p.value_dim);
+      pack_along(to.query_along_room, even, query, at.rows, p.head_dim);
+      pack_along(to.grad_out_along_room, even, grad_out, at.rows, p.value_dim);
+      to.query_along = to.query_along_room, to.grad_out_along = to.grad_out_along_room;
     }
     look_ahead(to, at, past);
     to.ahead.spread(looks_of(at.rows, at.keys, depth_of<Cell>(p.head_dim + p.value_dim), kPiece<Cell>) +

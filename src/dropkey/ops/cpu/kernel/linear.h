@@ -32,8 +32,8 @@ struct Panels {
 
   // to = from * panel n + bias, which may be null. `next` is the panel after it: each would be waited for at its start,
   // if it were not fetched in time.
-  void apply(long n, Rows<float> to, Rows<const float> from, long rows, const float* bias, const float* next,
-             Ahead ahead = {}) const {
+  void apply(long n, Rows<float> to, Rows<const float> from, long rows, const float* bias, const float* next) const {
+    Ahead ahead;
     ahead.add(Rows<const float>{next, lanes(n)}, depth, lanes(n));
     ahead.spread(looks_of(rows, lanes(n), depth, kStretch));
     multiply((int)rows, (int)lanes(n), depth, from.data, {from.step, 1, kStretch}, at(n), lanes(n), to.data, to.step,
