@@ -7,7 +7,7 @@
 namespace dropkey {
 
 constexpr long kPanel = 64;     // most lanes of a panel
-constexpr long kStretch = 96;  // terms of one sum: so much of a panel stays in the first level cache
+constexpr long kStretch = 96;   // most terms of one sum: so much of a panel stays in the first level cache
 
 // A (depth, columns) matrix in panels of `width` columns, the last of which may have fewer.
 struct Panels {

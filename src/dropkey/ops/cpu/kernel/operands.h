@@ -74,7 +74,7 @@ static void pack_along(Pair* to, long height, Rows<const Half> from, long rows, 
   }
 }
 
-// The same without a copy, where rows are whole vectors and lie next to each other.
+// What pack_plain and pack_along give, without a copy where the rows lie like that already.
 template <class Cell, class T>
 static const Cell* plain_rows(Cell* room, long height, Rows<const T> from, long rows, long columns) {
   if constexpr (std::is_same_v<Cell, T>)

@@ -45,7 +45,7 @@ class Arena {
   size_t size_ = 0, used_ = 0;
 };
 
-// What one item takes lies in the first; the second is for who calls items of another kind one by one.
+// Items take their memory from the first; from the second takes who hands an item what it has made itself.
 static Arena& arena(int n = 0) {
   thread_local Arena mine[2];
   return mine[n];

@@ -62,7 +62,7 @@ class Projected {
     Keep keep(p);
     auto attend = [&](long item, long after) {
       long b = item / p.heads, h = item % p.heads;
-      Problem mine = p;
+      Problem mine = p;  // but for the gradient of what this head gave, which nobody else reads
       mine.grad_out = {own_rows(), 0, 0, p.head_dim};
       heads.apply(h, mine.grad_out.rows<float>(b, h), {j.grad_y + b * p.queries * j.out_width, j.out_width}, p.queries,
                   nullptr, heads.at((h + 1) % p.heads));
@@ -96,7 +96,7 @@ class Projected {
   // Rows of one image with all heads next to each other.
   static Rows<const float> joined(const Tensor& tensor, long b) { return tensor.rows<const float>(b, 0); }
 
-  // Room for the gradient of what one head gave.
+  // Room for one head's rows, of this thread until it asks again.
   float* own_rows() const {
     Arena& memory = arena(1);
     float* rows = nullptr;
