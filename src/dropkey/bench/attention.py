@@ -10,7 +10,7 @@ from torch import Tensor
 from dropkey.bench.memory import peak_bytes
 from dropkey.bench.timing import Times, interleaved
 from dropkey.bench.ways import BASELINE, FUSED_RE_ATTENTION, Way, known_ways, way
-from dropkey.ops.dispatch import backends
+from dropkey.ops.dispatch import backends, is_available
 
 __all__ = ["SHAPES", "bench_attention"]
 
@@ -52,7 +52,7 @@ def bench_attention(
         the rate of arithmetic as a share of what a product of two large square matrices of that dtype reached in the
         same rounds. At 16 bits our own way is there a second time, on float32.
     """
-    working = [name for name, state in backends().items() if state == "available" and name != "reference"]
+    working = [name for name in backends() if name != "reference" and is_available(name)]
     names = [name for name in known_ways(working, pattern) if compiled or not name.endswith(", compiled")]
     rows: list[dict[str, Any]] = []
     for shape in shapes:

@@ -12,7 +12,7 @@ import dropkey.models  # noqa: F401  registers our models with timm
 from dropkey.adapters.handle import apply
 from dropkey.bench.timing import interleaved
 from dropkey.errors import ArgumentError, did_you_mean
-from dropkey.ops.dispatch import backends
+from dropkey.ops.dispatch import backends, is_available
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 
 __all__ = ["bench_model"]
@@ -57,7 +57,7 @@ def bench_model(
 
 
 def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | ReAttention | None, str]]:
-    working = [name for name, state in backends().items() if state == "available" and name != "reference"]
+    working = [name for name in backends() if name != "reference" and is_available(name)]
     element = [(f"dropkey element on {b}", DropKey(drop_ratio), b) for b in working]
     return [
         ("no regulariser", None, "auto"),

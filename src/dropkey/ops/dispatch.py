@@ -15,7 +15,7 @@ from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
 from dropkey.ops.triton import Triton
 
-__all__ = ["Backend", "attend", "attend_kept", "backends", "check_backend", "select"]
+__all__ = ["Backend", "attend", "attend_kept", "backends", "check_backend", "is_available", "select"]
 
 
 class Backend(Protocol):
@@ -25,6 +25,9 @@ class Backend(Protocol):
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
+
+    def remark(self) -> str | None:
+        """Return what is known of it on this machine besides, or None."""
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
@@ -40,12 +43,25 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), 
 def backends() -> dict[str, str]:
     """Return, for every backend, ``"available"`` or why it does not work on this machine.
 
+    For "triton" it also says which kinds of calls this process has tested on the GPU, and with what outcome.
+
     Example:
         >>> backends()["reference"]
         'available'
     """
-    reasons = {name: backend.unavailable() for name, backend in BACKENDS.items()}
-    return {name: "available" if reason is None else f"unavailable: {reason}" for name, reason in reasons.items()}
+    return {name: _state(backend) for name, backend in BACKENDS.items()}
+
+
+def is_available(name: str) -> bool:
+    """Say whether the backend of that name works on this machine."""
+    return BACKENDS[check_backend(name)].unavailable() is None
+
+
+def _state(backend: Backend) -> str:
+    reason, remark = backend.unavailable(), backend.remark()
+    if reason is not None:
+        return f"unavailable: {reason}"
+    return "available" if remark is None else f"available; {remark}"
 
 
 def check_backend(name: str) -> str:

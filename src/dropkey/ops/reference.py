@@ -26,6 +26,10 @@ class Reference:
         """Return why this backend cannot run on this machine, or None."""
         return None
 
+    def remark(self) -> str | None:
+        """Return what is known of it on this machine besides, or None."""
+        return None
+
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
         return None

@@ -1,4 +1,4 @@
-"""The interpreting process, started once, when a test first asks for it."""
+"""What runs the kernels: a process that interprets them, started once when a test first asks for it, or a GPU."""
 
 import importlib.util
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 FOLDER = Path(__file__).parent
@@ -24,18 +25,29 @@ def _neighbour(name: str) -> ModuleType:
     return sys.modules[full_name]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever runs in the interpreter on a GPU too, with ``-m gpu``."""
+    if "interpreter" in metafunc.fixturenames:
+        runners = ["interpreted", pytest.param("gpu", marks=pytest.mark.gpu)]
+        metafunc.parametrize("interpreter", runners, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def interpreter() -> Iterator[Callable]:
-    process = _neighbour("interpreter_process").Interpreter()
+def interpreter(request: pytest.FixtureRequest) -> Iterator[Callable]:
+    """Call a function of ``interpreter_process`` by name."""
+    processes = _neighbour("interpreter_process")
+    if request.param == "gpu" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    process = processes.Gpu() if request.param == "gpu" else processes.Interpreter()
     yield process
     process.close()
 
 
 @pytest.fixture
 def tile(interpreter: Callable) -> Iterator[Callable]:
-    """Set the interpreter's tile, for one test."""
+    """Set the tile of all kernels, for one test."""
     yield lambda *sizes: interpreter("tile", *sizes)
-    interpreter("tile", 32, 32, 4, 1)
+    interpreter("tile")
 
 
 @pytest.fixture

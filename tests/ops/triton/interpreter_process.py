@@ -1,6 +1,7 @@
 """A process of its own in which Triton interprets kernels: the variable that says so is read when Triton is imported.
 
-Run as a script it serves calls that come pickled on its standard input; ``Interpreter`` is the other end.
+Run as a script it serves calls that come pickled on its standard input; ``Interpreter`` is the other end. ``Gpu`` calls
+the same functions in its own process, with the tensors on the GPU.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parents[3] / "src"
+DEVICE = "cpu"
 
 
 class Interpreter:
@@ -42,10 +44,51 @@ class Interpreter:
         self.process.stdout.close()
 
 
-def attend(query, key, value, grad_out, **options):
-    """Return output and gradients of query, key and value."""
-    import dropkey
+class Gpu:
+    """Calls the functions of this file with tensors on the GPU and gives tensors on the CPU back."""
 
+    def __call__(self, function: str, *args: Any, **options: Any) -> Any:
+        global DEVICE
+        DEVICE = "cuda"
+        return moved(globals()[function](*moved(args, DEVICE), **moved(options, DEVICE)), "cpu")
+
+    def close(self) -> None:
+        pass
+
+
+def moved(value: Any, device: str) -> Any:
+    """Return tensors, wherever they are in tuples, lists and dicts, on a device, with their strides."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        with torch.no_grad():
+            size = value.untyped_storage().nbytes() // value.element_size()
+            memory = value.detach().as_strided((size,), (1,), 0).to(device)
+            return memory.as_strided(value.shape, value.stride(), value.storage_offset())
+    if isinstance(value, dict):
+        return {name: moved(item, device) for name, item in value.items()}
+    return type(value)(moved(item, device) for item in value) if isinstance(value, tuple | list) else value
+
+
+def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=False, **options):
+    """Return output and gradients of query, key and value.
+
+    With ``ratio_in_memory`` the kernels read the ratio themselves, as they do where it is on the GPU.
+    """
+    import dropkey
+    from dropkey.ops.dispatch import BACKENDS
+    from dropkey.ops.triton import launch
+
+    threshold_of, BACKENDS["triton"].design = launch.threshold_of, design
+    if ratio_in_memory:
+        launch.threshold_of = lambda ratio: ratio
+    try:
+        return _attend(dropkey, query, key, value, grad_out, **options)
+    finally:
+        launch.threshold_of, BACKENDS["triton"].design = threshold_of, "inline"
+
+
+def _attend(dropkey, query, key, value, grad_out, **options):
     leaves = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
     out = dropkey.attention(*leaves, backend="triton", **options)
     out.backward(grad_out)
@@ -67,19 +110,23 @@ def strides(query, key, value, **options):
 
 
 def tile(*sizes):
-    """Set the tile that the interpreter uses."""
+    """Set the tile that every kernel uses; without sizes, the default again."""
     from dropkey.ops.triton import launch
-    from dropkey.ops.triton.tiles import Tile
+    from dropkey.ops.triton.tiles import INTERPRETED, Tile
 
-    launch.INTERPRETED = Tile(*sizes)
+    launch.INTERPRETED = Tile(*sizes) if sizes else INTERPRETED
+    launch._forced.clear()
+    if sizes:
+        launch._forced.update(dict.fromkeys(launch._KERNELS, Tile(*sizes)))
 
 
 def load(folder):
     """Take the kernels from another folder."""
     import dropkey.ops.triton
 
-    for name in ("philox", "logits", "forward", "backward", "windows", "launch"):
+    for name in ("philox", "logits", "forward", "backward", "windows", "launch", "written_out", "self_test"):
         sys.modules.pop(f"dropkey.ops.triton.{name}", None)
+        vars(dropkey.ops.triton).pop(name, None)
     dropkey.ops.triton.__path__ = [folder]
 
 
@@ -113,20 +160,95 @@ def opcheck(name, *args):
     from dropkey.ops.triton import operators
 
     assert operators.forward is not None  # registered
+    args = [arg.to(DEVICE) if isinstance(arg, torch.Tensor) else arg for arg in args]
     return torch.library.opcheck(getattr(torch.ops.dropkey, name).default, args)
 
 
-def autotuned(query, key, value, grad_out, **options):
-    """Return output and gradients through the autotuner, which has one tile to choose from and measures nothing."""
-    from dropkey.ops.triton import launch
+def far_apart(row_stride):
+    """Return the largest error of output and gradients where rows lie so far apart, compared with the same side by side.
 
-    kept = launch.IS_INTERPRETING, launch.candidate_tiles, launch.current_gpu
-    launch.IS_INTERPRETING, launch.candidate_tiles = False, lambda *_: [launch.INTERPRETED]
-    launch.current_gpu = lambda: "ampere"
+    The memory between the rows is never touched.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    small = [torch.randn(1, 1, 40, 16, generator=generator).to(DEVICE) for _ in range(4)]
+    far = []
+    for tensor in small:
+        memory = torch.empty(40 * row_stride, dtype=torch.float32, device=DEVICE)
+        view = memory.as_strided((1, 1, 40, 16), (row_stride, row_stride, row_stride, 1))
+        far.append(view.copy_(tensor))
+    got, want = (attend(*tensors, drop_ratio=0.3, seed=5) for tensors in (far, small))
+    return max(float((a - b).abs().max()) for a, b in zip(got, want, strict=True))
+
+
+def self_tested(pattern, fault=None, **options):
+    """Attend through dispatch with the self-test on; return output, gradients, warnings and what ``backends`` says."""
+    import warnings
+
+    import torch
+
+    import dropkey
+    from dropkey.ops.triton import backend, launch, operators, self_test
+
+    state_of = torch.get_rng_state if DEVICE == "cpu" else torch.cuda.get_rng_state
+    torch.manual_seed(1)
+    tensors = [torch.randn(1, 2, 40, 16, device=DEVICE) for _ in range(4)]
+    state = state_of()
+    launch_backward, kernels = launch.launch_backward, dict(launch._KERNELS)
+    if DEVICE == "cpu":
+        self_test._LENGTH = 48  # two of the interpreter's tiles
+    _plant(fault, launch, self_test)
+    backend.IS_TESTING = operators.IS_TESTING = True
+    self_test.forget()
     try:
-        return attend(query, key, value, grad_out, **options)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            answers = _attend_with(dropkey, tensors, pattern, options)
+        unmoved = bool(torch.equal(state_of(), state))
+        return answers, [str(w.message) for w in seen], dropkey.backends()["triton"], unmoved, tensors
     finally:
-        launch.IS_INTERPRETING, launch.candidate_tiles, launch.current_gpu = kept
+        backend.IS_TESTING = operators.IS_TESTING = DEVICE == "cuda"
+        launch._KERNELS.update(kernels)
+        launch.launch_backward = self_test.launch_backward = launch_backward
+        self_test.forget()
+
+
+def _attend_with(dropkey, tensors, pattern, options):
+    """Attend twice: by dispatch, which asks before it calls, and by the operator alone, as a compiled graph does."""
+    import torch
+
+    from dropkey.ops.call import AttentionCall, Draw
+    from dropkey.ops.dispatch import BACKENDS
+
+    answers = []
+    for by_dispatch in (True, False):
+        query, key, value = (tensor.detach().requires_grad_() for tensor in tensors[:3])
+        if by_dispatch:
+            out = dropkey.attention(query, key, value, pattern=pattern, drop_ratio=0.4, seed=3, **options)
+        else:
+            draw = Draw.of(dropkey.patterns.named_pattern(pattern), 0.4, 3, query.device, options.get("grid_size"))
+            call = AttentionCall(query, key, value, options.get("attn_bias"), False, 0.25, draw)
+            out = BACKENDS["triton"].attend(call)
+        out.backward(tensors[3])
+        answers.append([out.detach(), query.grad, key.grad, value.grad])
+    return answers
+
+
+def _plant(fault, launch, self_test):
+    class Broken:
+        def __getitem__(self, grid):
+            raise RuntimeError("ptxas fatal: no such instruction\nand more lines")
+
+    def wrong(launched, *tensors):
+        launch_backward(launched, *tensors)
+        tensors[-1][..., 3, :] += 0.5
+
+    launch_backward = launch.launch_backward
+    if fault == "compile error":
+        launch._KERNELS["query"] = Broken()
+    if fault == "wrong gradient":
+        launch.launch_backward = self_test.launch_backward = wrong
 
 
 def serve() -> None:

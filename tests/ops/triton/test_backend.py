@@ -21,6 +21,7 @@ class Mine(Element):
 @pytest.fixture
 def _interpreting(monkeypatch):
     monkeypatch.setattr(backend, "IS_INTERPRETING", True)
+    monkeypatch.setattr(backend, "IS_TESTING", False)
 
 
 def call(dtype=torch.float32, dim=8, bias=None, pattern=None) -> AttentionCall:
@@ -92,5 +93,7 @@ def test_a_changing_ratio_does_not_recompile(interpreter):
 def test_operators_keep_torchs_rules(interpreter):
     query, key, value = (torch.randn(1, 2, 9, 8, requires_grad=True) for _ in range(3))
     ratio, seed = torch.tensor(0.3, dtype=torch.float64), torch.tensor(3)
-    interpreter("opcheck", "triton_forward", query, key, value, None, None, ratio, seed, "element", False, 0.3)
-    interpreter("opcheck", "triton_window_bits", ratio, seed, 1, 2, 9, 9, [3, 3], 3, 3, False)
+    interpreter("opcheck", "triton_forward", query, key, value, None, None, ratio, seed, "element", False, 0.3, False)
+    interpreter("opcheck", "triton_forward", query, key, value, None, None, ratio, seed, "element", False, 0.3, True)
+    interpreter("opcheck", "triton_element_bits", ratio, seed, 1, 2, 9, 9)
+    interpreter("opcheck", "triton_window_bits", ratio, seed, seed, 1, 2, 9, 9, [3, 3], 3, 3, False)

@@ -203,10 +203,34 @@ def test_other_tiles(interpreter, tile, sizes):
     check(interpreter, inputs(queries=50, keys=90), is_causal=True)
 
 
-def test_the_way_through_the_autotuner(interpreter):
-    tensors, options = inputs(), {"drop_ratio": 0.3, "seed": 3}
-    got, want = interpreter("autotuned", *tensors, **options), interpreter("attend", *tensors, **options)
+@pytest.mark.parametrize("design", ["stored", "ahead"])
+def test_who_draws_makes_no_difference(interpreter, design):
+    tensors, options = inputs(batch=2, queries=40), {"drop_ratio": 0.3, "seed": 3, "is_causal": True}
+    got, want = (interpreter("attend", *tensors, design=which, **options) for which in (design, "inline"))
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_without_the_draw_nothing_is_dropped(interpreter):
+    tensors = inputs()
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors[:3]]
+    want = torch.nn.functional.scaled_dot_product_attention(*leaves)
+    want.backward(tensors[3])
+    got = interpreter("attend", *tensors, design="off", drop_ratio=0.3, seed=3)
+    for a, b in zip(got, (want, *(leaf.grad for leaf in leaves)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("drop_ratio", [0.3, 0.5 + 2**-17, 0.5 + 3 * 2**-17])  # halves of a step round to even
+def test_a_ratio_that_the_kernels_read(interpreter, pattern, drop_ratio):
+    tensors, options = inputs(), {"drop_ratio": drop_ratio, "seed": 3, "pattern": pattern, **grid(pattern, 45)}
+    got, want = (interpreter("attend", *tensors, ratio_in_memory=flag, **options) for flag in (True, False))
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_rows_that_lie_far_apart(interpreter):
+    """Offsets inside of a tile go beyond 2 ** 31 elements."""
+    assert interpreter("far_apart", 2**26 + 64) == 0
 
 
 def test_a_query_that_sees_one_key_has_no_gradient_but_for_rounding(interpreter):

@@ -25,6 +25,10 @@ class Cpu:
         reason: str | None = library.unavailable()
         return reason
 
+    def remark(self) -> str | None:
+        """Return what is known of it on this machine besides, or None."""
+        return None
+
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
         query = call.query

@@ -5,36 +5,59 @@ sm_80, sm_90 and sm_100 and ROCm's gfx942.
 """
 
 import importlib.util
-import os
+import sys
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.triton import operators
+from dropkey.ops.triton.tiles import IS_INTERPRETING, IS_TESTING
 from dropkey.patterns import Block, Column, Cross, Element, Geometry, Token
 
-__all__ = ["IS_INTERPRETING", "Triton"]
+__all__ = ["DESIGNS", "Triton"]
 
 # Read when this module is imported: a compiled graph cannot ask again.
 IS_INSTALLED = importlib.util.find_spec("triton") is not None
-IS_INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"  # kernels are run by Triton's interpreter, on the CPU
 
 MAX_DIM = 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PATTERNS = (Element, Column, Token, Block, Cross)
+DESIGNS = ("inline", "stored", "ahead", "off")
 
 
 class Triton:
-    """Backend for CUDA and ROCm GPUs; with TRITON_INTERPRET=1 set before Triton is imported, slowly on the CPU."""
+    """Backend for CUDA and ROCm GPUs; with TRITON_INTERPRET=1 set before Triton is imported, slowly on the CPU.
+
+    Args:
+        design: who draws the mask of "element". "inline": every kernel, so nothing is kept. "stored": forward, which
+            keeps a bit a pair for backward. "ahead": a kernel of its own before them, which may run beside other work.
+            "off": nobody, and nothing is dropped; for measurements of what the draw costs.
+    """
 
     name = "triton"
+
+    def __init__(self, design: str = "inline") -> None:
+        assert design in DESIGNS
+        self.design = design
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
         if not IS_INSTALLED:
             return "triton is not installed (pip install triton)"
         return None if IS_INTERPRETING or torch.cuda.is_available() else "torch sees no CUDA or ROCm GPU"
+
+    def remark(self) -> str | None:
+        """Return what the self-tests of this process have found, or None if there was none."""
+        if "dropkey.ops.triton.self_test" not in sys.modules:  # no kernel was launched
+            return None
+        from dropkey.ops.triton.self_test import outcomes
+
+        found = outcomes()
+        failed = [f"not used for {kind}: {reason}" for kind, reason in found.items() if reason != "passed"]
+        passed = [f"passed its self-test for {kind}" for kind, reason in found.items() if reason == "passed"]
+        return "; ".join(failed + passed) or None
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
@@ -45,20 +68,47 @@ class Triton:
             return f"it takes float32, float16 and bfloat16, not {query.dtype}"
         if max(query.shape[-1], call.value.shape[-1]) > MAX_DIM:
             return f"a head dimension is above {MAX_DIM}"
-        return _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))
+        reason = _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))
+        return reason or self._why_unsound(call)
 
-    def attend(self, call: AttentionCall) -> Tensor:
-        """Return (B, H, Nq, Dv) in the query's dtype, laid out as (B, Nq, H, Dv)."""
+    def _why_unsound(self, call: AttentionCall) -> str | None:
+        """Test a kind at its first use, if this is no trace of a call: there the operator does it when it runs."""
+        if not IS_TESTING or torch.compiler.is_compiling() or type(call.query) not in (Tensor, Parameter):
+            return None
+        from dropkey.ops.triton import self_test
+
+        assert call.draw is not None
+        pattern, is_stored = self._pattern(call.draw)
+        inputs = self_test.Inputs(
+            *call[:4], None, call.draw.drop_ratio, call.draw.seed, pattern, call.is_causal, call.scale
+        )
+        return self_test.why_refused(inputs, is_stored)
+
+    def _pattern(self, draw: Draw) -> tuple[str, bool]:
+        """Return which pattern the kernels are told, and whether forward keeps what it draws."""
+        name = draw.pattern.name
+        if name != "element":
+            return name, False
+        return {"off": "none", "ahead": "bits"}.get(self.design, name), self.design == "stored"
+
+    def attend(self, call: AttentionCall, bits: Tensor | None = None) -> Tensor:
+        """Return (B, H, Nq, Dv) in the query's dtype, laid out as (B, Nq, H, Dv).
+
+        ``bits`` are what ``operators.element_bits`` has drawn beforehand, for the design "ahead".
+        """
         draw = call.draw
         assert draw is not None  # refuses() has seen to it
-        kept = None
-        if draw.pattern.name == "token":
+        pattern, is_stored = self._pattern(draw)
+        kept = bits
+        if pattern == "token":
             kept = draw.keep(*call.mask_shape).flatten(1)
-        elif isinstance(draw.pattern, (Block, Cross)):
+        elif isinstance(draw.pattern, Block | Cross):
             kept = _window_bits(draw, draw.pattern, call.mask_shape)
+        elif pattern == "bits" and kept is None:
+            kept = operators.element_bits(draw.drop_ratio, draw.seed, *call.mask_shape)
         out: Tensor = operators.forward(
             call.query, call.key, call.value, call.attn_bias, kept, draw.drop_ratio, draw.seed,
-            draw.pattern.name, call.is_causal, call.scale,
+            pattern, call.is_causal, call.scale, is_stored,
         )[0]  # fmt: skip
         return out
 
@@ -66,10 +116,12 @@ class Triton:
 def _window_bits(draw: Draw, pattern: Block | Cross, mask_shape: tuple[int, int, int, int]) -> Tensor:
     pattern.check(Geometry(*mask_shape, grid_size=draw.grid_size, num_prefix_tokens=draw.num_prefix_tokens))
     assert draw.grid_size is not None  # check() has seen to it
+    rows, cols = draw.grid_size
+    is_cross = isinstance(pattern, Cross)
+    threshold = torch.ops.dropkey.seed_threshold(draw.drop_ratio, rows, cols, pattern.window_size, is_cross)
     bits: Tensor = operators.window_bits(
-        draw.drop_ratio, draw.seed, *mask_shape, list(draw.grid_size),
-        pattern.window_size, pattern.stream, isinstance(pattern, Cross),
-    )  # fmt: skip
+        draw.drop_ratio, threshold, draw.seed, *mask_shape, [rows, cols], pattern.window_size, pattern.stream, is_cross
+    )
     return bits
 
 

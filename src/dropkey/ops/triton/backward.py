@@ -22,13 +22,13 @@ from dropkey.ops.triton.philox import tile_keys
 __all__ = ["key_value_kernel", "query_kernel"]
 
 
-@triton.jit(do_not_specialize=["threshold", "length_class"])
+@triton.jit(do_not_specialize=["threshold", "num_heads", "num_queries", "num_keys", "num_rows"])
 def query_kernel(
     query, key, value, bias, kept, seed, out, grad_out, row_stats, delta, grad_query, threshold, scale, logit_scale,
     query_strides, key_strides, value_strides, bias_strides, out_strides, grad_out_strides, grad_query_strides,
-    num_heads, num_queries, num_keys, num_rows, length_class,
+    num_heads, num_queries, num_keys, num_rows,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_query``, and ``delta`` (B, H, Nq), the row sums of out * grad_out, for the other kernel."""
@@ -62,11 +62,11 @@ def query_kernel(
             # one while the other is still being written, and holding it whole in registers: kilobytes of spills.
             if not BASE_2:
                 tl.debug_barrier()
-            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
                 scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
+                PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
             )  # fmt: skip
             logits -= log_sum[:, None]
             if not BASE_2:  # float32: the rounding of log_sum is not small against that of float32 elsewhere
@@ -96,14 +96,14 @@ def query_kernel(
     )
 
 
-@triton.jit(do_not_specialize=["threshold", "length_class"])
+@triton.jit(do_not_specialize=["threshold", "num_heads", "num_queries", "num_keys", "num_rows"])
 def key_value_kernel(
     query, key, value, bias, kept, seed, grad_out, row_stats, delta, grad_key, grad_value,
     threshold, scale, logit_scale,
     query_strides, key_strides, value_strides, bias_strides, grad_out_strides, grad_key_strides, grad_value_strides,
-    num_heads, num_queries, num_keys, num_rows, length_class,
+    num_heads, num_queries, num_keys, num_rows,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_key`` and ``grad_value`` of a tile of keys, summed over the query heads that share them."""
@@ -138,10 +138,10 @@ def key_value_kernel(
             log_sum = tl.load(row_stats + row, mask=inside, other=float("inf"))
             dropped = tl.load(row_stats + num_rows + row, mask=inside, other=float("-inf"))
             place = (batch, batch_head, start_q, num_queries, num_keys)
-            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL, BASE_2,
+                PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL, BASE_2,
             )  # fmt: skip
             logits -= log_sum[:, None]
             if not BASE_2:

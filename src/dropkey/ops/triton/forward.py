@@ -24,13 +24,13 @@ DROPPED_2 = tl.constexpr(-1e30 * 1.4426950408889634)
 DROPPED_E = tl.constexpr(-1e30)
 
 
-@triton.jit(do_not_specialize=["threshold", "length_class"])
+@triton.jit(do_not_specialize=["threshold", "num_heads", "num_queries", "num_keys"])
 def forward_kernel(
     query, key, value, bias, kept, seed, out, row_stats, threshold, scale,
     query_strides, key_strides, value_strides, bias_strides, out_strides,
-    num_heads, num_queries, num_keys, length_class,
+    num_heads, num_queries, num_keys,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr, STORE: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (3, B, H, Nq): what backward needs to know of a row.
@@ -61,10 +61,10 @@ def forward_kernel(
         for start_k in range(whole if MASKED else 0, end if MASKED else whole, BLOCK_N):
             start_k = tl.multiple_of(start_k, BLOCK_N)
             k = load_rows(key, key_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys, DIM, BLOCK_DIM)
-            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N, UPCAST)
+            scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, STORE, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
                 scores, keep, DROPPED, scale, place, start_k, bias, bias_strides,
-                BIAS, BIAS_PER_QUERY, BIAS_MIN, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
+                PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
             )  # fmt: skip
             new_max = tl.maximum(row_max, tl.max(logits, 1))
             shift = tl.where(new_max == float("-inf"), 0.0, new_max)  # no allowed key so far: no -inf minus -inf

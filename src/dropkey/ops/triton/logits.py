@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkey.ops.triton.philox import drawn_keep, in_tile_order, tile_keys
+from dropkey.ops.triton.philox import in_tile_order, kept_bits, kept_keys, philox4x32, tile_keys
 
 __all__ = [
     "exponential",
@@ -23,22 +23,24 @@ ELEMENT = tl.constexpr(0)  # drawn for every query
 COLUMN = tl.constexpr(1)  # drawn once a head
 TOKEN = tl.constexpr(2)  # a byte a key, (B, Nk)
 BITS = tl.constexpr(3)  # a bit a key, (B, H, Nq, ceil(Nk / 8)) bytes
+NONE = tl.constexpr(4)  # nothing is dropped: what the draw costs is measured against this
 # How a bias is added.
 NO_BIAS = tl.constexpr(0)
 FLOAT_BIAS = tl.constexpr(1)
 BOOL_BIAS = tl.constexpr(2)
 LOG2_E = tl.constexpr(1.4426950408889634)
+FORBIDDEN = tl.constexpr(-5000.0)  # a bias at or below this forbids a key
+TO_INTEGER = tl.constexpr(4503599627370496.0)  # 2 ** 52: added and taken away, it rounds a float64 to nearest even
 
 
 @triton.jit
 def load_rows(tensor, strides, batch, head, start, rows, num_rows, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """Load rows ``start + rows`` of a (B, H, N, D) tensor whose last stride is 1, zeros beyond its ends."""
-    cols = tl.arange(0, BLOCK_DIM)[None, :]
-    base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
+    pointers, cols = _pointers(tensor, strides, batch, head, start, rows, BLOCK_DIM)
     inside = (start + rows < num_rows)[:, None]
     if DIM != BLOCK_DIM:
         inside = inside & (cols < DIM)
-    return tl.load(base + rows[:, None] * strides[2] + cols, mask=inside, other=0.0)
+    return tl.load(pointers, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -47,10 +49,17 @@ def store_rows(
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Store a tile where ``load_rows`` would load it, in the tensor's dtype."""
+    pointers, cols = _pointers(tensor, strides, batch, head, start, rows, BLOCK_DIM)
+    inside = (start + rows < num_rows)[:, None] & (cols < DIM)
+    tl.store(pointers, rounded(tile, tensor.dtype.element_ty, UPCAST), mask=inside)
+
+
+@triton.jit
+def _pointers(tensor, strides, batch, head, start, rows, BLOCK_DIM: tl.constexpr):
+    """Return pointers (rows, BLOCK_DIM) and their columns; a row may lie beyond 2 ** 31 elements from the next."""
     cols = tl.arange(0, BLOCK_DIM)[None, :]
     base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
-    inside = (start + rows < num_rows)[:, None] & (cols < DIM)
-    tl.store(base + rows[:, None] * strides[2] + cols, rounded(tile, tensor.dtype.element_ty, UPCAST), mask=inside)
+    return base + rows[:, None].to(tl.int64) * strides[2] + cols, cols
 
 
 @triton.jit
@@ -91,9 +100,9 @@ def product(a, b, UPCAST: tl.constexpr):
 
 @triton.jit
 def threshold_of(threshold):
-    """Return the threshold, given as a number or, if it was computed on the GPU, as a pointer to one."""
+    """Return what 16 random bits are compared with: given as a number, or as a pointer to the float64 drop ratio."""
     if threshold.dtype.is_ptr():
-        threshold = tl.load(threshold)
+        threshold = ((tl.load(threshold) * 65536 + TO_INTEGER) - TO_INTEGER).to(tl.int32)
     return threshold
 
 
@@ -107,36 +116,54 @@ def whole_tiles(place, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.
 
 
 @triton.jit
-def keep_tile(draw, place, start_k, PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def keep_tile(
+    draw, place, start_k, PATTERN: tl.constexpr, STORE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
     """Return which keys of a tile are kept: bool (M, N) or (1, N), columns in tile order.
 
     ``draw`` is (kept, seed, threshold); ``place`` is (batch, batch * num_heads + head, start_q, num_queries, num_keys);
-    ``start_k`` is a multiple of 32.
+    ``start_k`` is a multiple of 32. STORE: a drawn tile is written to ``kept`` too, a bit a key.
     """
     kept, seed, threshold = draw
     batch, head, start_q, num_queries, num_keys = place
     queries = (start_q + tl.arange(0, BLOCK_M))[:, None]
     calls = (start_k // 8 + tl.arange(0, BLOCK_N // 8))[None, :]
     if PATTERN == ELEMENT:
-        keep = drawn_keep(calls, queries, head, tl.full((), 0, tl.uint32), seed, threshold)
+        w0, w1, w2, w3 = philox4x32(calls, queries, head, tl.full((), 0, tl.uint32), seed)
+        keep = kept_keys(w0, w1, w2, w3, threshold)
+        if STORE:
+            pointers, inside = _bit_pointers(kept, head, queries, calls, num_queries, num_keys)
+            inside = inside & (queries < num_queries)
+            tl.store(pointers, kept_bits(w0, w1, w2, w3, threshold), mask=inside)
     elif PATTERN == COLUMN:
-        keep = drawn_keep(calls, tl.full((1, 1), 0, tl.uint32), head, tl.full((), 1, tl.uint32), seed, threshold)
+        none = tl.full((1, 1), 0, tl.uint32)
+        w0, w1, w2, w3 = philox4x32(calls, none, head, tl.full((), 1, tl.uint32), seed)
+        keep = kept_keys(w0, w1, w2, w3, threshold)
     elif PATTERN == TOKEN:
         keys = (start_k + tile_keys(BLOCK_N))[None, :]
         keep = tl.load(kept + batch * num_keys + keys, mask=keys < num_keys, other=0) != 0
-    else:
-        row_bytes = (num_keys + 7) // 8
-        rows = head.to(tl.int64) * num_queries + tl.minimum(queries, num_queries - 1)
-        packed = tl.load(kept + rows * row_bytes + calls, mask=calls < row_bytes, other=0)
+    elif PATTERN == BITS:
+        pointers, inside = _bit_pointers(kept, head, queries, calls, num_queries, num_keys)
+        packed = tl.load(pointers, mask=inside, other=0)
         bits = packed.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]
         keep = in_tile_order((bits & 1).reshape(BLOCK_M, BLOCK_N)) != 0
+    else:
+        keep = tl.full((1, BLOCK_N), 1, tl.int1)
     return keep
+
+
+@triton.jit
+def _bit_pointers(kept, head, queries, calls, num_queries, num_keys):
+    """Return where the bits of eight keys of a query lie, (queries, calls), and whether there are such keys."""
+    row_bytes = (num_keys + 7) // 8
+    rows = head.to(tl.int64) * num_queries + tl.minimum(queries, num_queries - 1)
+    return kept + rows * row_bytes + calls, calls < row_bytes
 
 
 @triton.jit
 def scores_and_keep(
     q, k, draw, place, start_k,
-    PATTERN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UPCAST: tl.constexpr,
+    PATTERN: tl.constexpr, STORE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Return the products of queries and keys, and which of them are kept.
 
@@ -144,18 +171,18 @@ def scores_and_keep(
     which there are few, so it is made last; products done in registers (float32) want none of them in between.
     """
     if q.dtype == tl.float32:
-        keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+        keep = keep_tile(draw, place, start_k, PATTERN, STORE, BLOCK_M, BLOCK_N)
         scores = product(q, k.trans(), UPCAST)
     else:
         scores = product(q, k.trans(), UPCAST)
-        keep = keep_tile(draw, place, start_k, PATTERN, BLOCK_M, BLOCK_N)
+        keep = keep_tile(draw, place, start_k, PATTERN, STORE, BLOCK_M, BLOCK_N)
     return scores, keep
 
 
 @triton.jit
 def masked_logits(
     scores, keep, dropped, scale, place, start_k, bias, bias_strides,
-    BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, BIAS_MIN: tl.constexpr, CAUSAL: tl.constexpr,
+    PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, CAUSAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
     """Return logits in the base that ``scale`` is for.
@@ -168,9 +195,10 @@ def masked_logits(
         added = _bias_tile(bias, bias_strides, place, start_k, BIAS_PER_QUERY, BLOCK_M, BLOCK_N)
     if BIAS == FLOAT_BIAS:
         logits += added.to(tl.float32) * (LOG2_E if BASE_2 else 1.0)
-    logits = tl.where(keep, logits, dropped)
+    if PATTERN != NONE:
+        logits = tl.where(keep, logits, dropped)
     if BIAS == FLOAT_BIAS:
-        logits = tl.where(added.to(tl.float32) <= BIAS_MIN, float("-inf"), logits)
+        logits = tl.where(added.to(tl.float32) <= FORBIDDEN, float("-inf"), logits)
     if BIAS == BOOL_BIAS:
         logits = tl.where(added == 0, float("-inf"), logits)
     if MASKED:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "forward", "window_bits"]
+from dropkey.ops.triton.tiles import IS_TESTING
+
+__all__ = ["backward", "element_bits", "forward", "window_bits"]
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -18,18 +20,48 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return like.new_empty((batch, num_tokens, num_heads, dim)).transpose(1, 2)
 
 
-def _empty_forward(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    out = _empty((*query.shape[:3], value.shape[-1]), query)
-    return out, query.new_empty((3, *query.shape[:3]), dtype=torch.float32)
+def _empty_forward(query: Tensor, value: Tensor, is_stored: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, num_heads, num_queries, _ = query.shape
+    out = _empty((batch, num_heads, num_queries, value.shape[-1]), query)
+    row_stats = query.new_empty((3, batch, num_heads, num_queries), dtype=torch.float32)
+    bits = _empty_bits(query, batch, num_heads, num_queries, value.shape[2]) if is_stored else _no_bits(query)
+    return out, row_stats, bits
 
 
 def _empty_backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(_empty(tensor.shape, tensor) for tensor in tensors)
 
 
+def _empty_bits(like: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
+    return like.new_empty((batch, num_heads, num_queries, (num_keys + 7) // 8), dtype=torch.uint8)
+
+
+def _no_bits(like: Tensor) -> Tensor:
+    return like.new_empty((0,), dtype=torch.uint8)
+
+
+@torch.library.custom_op("dropkey::triton_element_bits", mutates_args=())
+def element_bits(
+    drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int
+) -> Tensor:
+    """Return the keep bits of "element", uint8 (B, H, Nq, ceil(Nk / 8)), lowest bit first."""
+    from dropkey.ops.triton.launch import threshold_of
+    from dropkey.ops.triton.windows import fill_element_bits
+
+    kept = _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    fill_element_bits(kept, threshold_of(drop_ratio), seed, num_keys)
+    return kept
+
+
+@element_bits.register_fake
+def _(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
+    return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+
+
 @torch.library.custom_op("dropkey::triton_window_bits", mutates_args=())
 def window_bits(
     drop_ratio: Tensor,
+    seed_threshold: Tensor,
     seed: Tensor,
     batch: int,
     num_heads: int,
@@ -41,20 +73,29 @@ def window_bits(
     is_cross: bool,
 ) -> Tensor:
     """Return the keep bits of "block" or "cross", uint8 (B, H, Nq, ceil(Nk / 8)), lowest bit first."""
+    from dropkey.ops.triton.launch import threshold_of
     from dropkey.ops.triton.windows import fill_window_bits
 
     kept = _empty_bits(seed, batch, num_heads, num_queries, num_keys)
     rows, cols = grid_size
-    fill_window_bits(kept, drop_ratio, seed, num_keys, (rows, cols), window_size, stream, is_cross)
+    of_seeds = seed_threshold if seed_threshold.is_cuda else int(seed_threshold)
+    fill_window_bits(
+        kept, threshold_of(drop_ratio), of_seeds, seed, num_keys, (rows, cols), window_size, stream, is_cross
+    )
     return kept
 
 
-def _empty_bits(seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
-    return seed.new_empty((batch, num_heads, num_queries, (num_keys + 7) // 8), dtype=torch.uint8)
-
-
 @window_bits.register_fake
-def _(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int, *_: Any) -> Tensor:
+def _(
+    drop_ratio: Tensor,
+    seed_threshold: Tensor,
+    seed: Tensor,
+    batch: int,
+    num_heads: int,
+    num_queries: int,
+    num_keys: int,
+    *_: Any,
+) -> Tensor:
     return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
 
 
@@ -70,22 +111,29 @@ def forward(
     pattern: str,
     is_causal: bool,
     scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Return the output (B, H, Nq, Dv) and the row statistics (3, B, H, Nq) that backward needs.
+    is_stored: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the output (B, H, Nq, Dv), row statistics (3, B, H, Nq) and keep bits that backward needs.
 
-    ``kept`` is, for "token", bool (B, Nk); for "block" and "cross", packed bits (B, H, Nq, ceil(Nk / 8)); else None.
+    ``kept`` is, for "token", bool (B, Nk); for "block", "cross" and "bits", packed bits (B, H, Nq, ceil(Nk / 8)); else
+    None. ``is_stored``: return the bits that "element" draws, so that backward need not draw them again; else the
+    tensor of bits is empty.
     """
-    from dropkey.ops.triton.launch import Launch, launch_forward
+    from dropkey.ops.triton import self_test, written_out
+    from dropkey.ops.triton.launch import Inputs, Launch, launch_forward
 
-    out, row_stats = _empty_forward(query, value)
-    launch = Launch(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
-    launch_forward(launch, out, row_stats)
-    return out, row_stats
+    out, row_stats, bits = _empty_forward(query, value, is_stored)
+    inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
+    if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:
+        launch_forward(Launch(inputs), out, row_stats, bits if is_stored else None)
+    else:
+        written_out.forward(inputs, out)
+    return out, row_stats, bits
 
 
 @forward.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _empty_forward(query, value)
+def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_forward(query, value, rest[-1])
 
 
 @torch.library.custom_op("dropkey::triton_backward", mutates_args=())
@@ -100,16 +148,23 @@ def backward(
     pattern: str,
     is_causal: bool,
     scale: float,
+    is_stored: bool,
     out: Tensor,
     row_stats: Tensor,
+    bits: Tensor,
     grad_out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of query, key and value."""
-    from dropkey.ops.triton.launch import Launch, launch_backward
+    from dropkey.ops.triton import self_test, written_out
+    from dropkey.ops.triton.launch import Inputs, Launch, launch_backward
 
     grads = _empty_backward(query, key, value)
-    launch = Launch(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
-    launch_backward(launch, out, row_stats, grad_out, *grads)
+    inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
+    if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:
+        drawn = inputs._replace(kept=bits, pattern="bits") if is_stored else inputs
+        launch_backward(Launch(drawn), out, row_stats, grad_out, *grads)
+    else:
+        written_out.backward(inputs, grad_out, *grads)
     return grads[0], grads[1], grads[2]
 
 
@@ -118,17 +173,17 @@ def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return _empty_backward(query, key, value)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, pattern, is_causal, scale = inputs
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, pattern, is_causal, scale, is_stored = inputs
     ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-    ctx.options = (pattern, is_causal, scale)
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.options = (pattern, is_causal, scale, is_stored)
 
 
-def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, out, row_stats = ctx.saved_tensors
-    grads = backward(*tensors, *ctx.options, out, row_stats, grad_out)
-    return (*grads, *(None,) * 7)
+def _differentiate(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    *tensors, out, row_stats, bits = ctx.saved_tensors
+    grads = backward(*tensors, *ctx.options, out, row_stats, bits, grad_out)
+    return (*grads, *(None,) * 8)
 
 
 forward.register_autograd(_differentiate, setup_context=_save)

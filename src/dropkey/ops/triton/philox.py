@@ -8,7 +8,7 @@ every call of eight keys.
 import triton
 import triton.language as tl
 
-__all__ = ["drawn_keep", "in_tile_order", "philox4x32", "tile_keys"]
+__all__ = ["in_tile_order", "kept_bits", "kept_keys", "philox4x32", "tile_keys"]
 
 NUM_ROUNDS = tl.constexpr(7)
 MULTIPLIER_0 = tl.constexpr(0xD2511F53)
@@ -35,12 +35,11 @@ def philox4x32(c0, c1, c2, c3, seed):
 
 
 @triton.jit
-def drawn_keep(calls, queries, head, stream, seed, threshold):
-    """Return which keys are kept, bool (queries, 8 * calls) in tile order; eight keys are drawn by one call.
+def kept_keys(w0, w1, w2, w3, threshold):
+    """Return which keys are kept, bool (queries, 8 * calls) in tile order, of the words of one call for eight keys.
 
     A key is dropped when its 16 bits are below ``threshold``.
     """
-    w0, w1, w2, w3 = philox4x32(calls, queries, head, stream, seed)
     keep = tl.join(
         tl.join(_halves_kept(w0, threshold), _halves_kept(w2, threshold)),
         tl.join(_halves_kept(w1, threshold), _halves_kept(w3, threshold)),
@@ -50,8 +49,21 @@ def drawn_keep(calls, queries, head, stream, seed, threshold):
 
 
 @triton.jit
+def kept_bits(w0, w1, w2, w3, threshold):
+    """Return the same as bits, uint8 (queries, calls): the lowest bit for the first of a call's eight keys."""
+    low, high = _pair_bits(w0, threshold) | (_pair_bits(w1, threshold) << 2), _pair_bits(w2, threshold)
+    return (low | (high << 4) | (_pair_bits(w3, threshold) << 6)).to(tl.uint8)
+
+
+@triton.jit
 def _halves_kept(word, threshold):
     return tl.join((word & 0xFFFF).to(tl.int32) >= threshold, (word >> 16).to(tl.int32) >= threshold)
+
+
+@triton.jit
+def _pair_bits(word, threshold):
+    first = ((word & 0xFFFF).to(tl.int32) >= threshold).to(tl.int32)
+    return first | (((word >> 16).to(tl.int32) >= threshold).to(tl.int32) << 1)
 
 
 @triton.jit

@@ -44,7 +44,7 @@ class Variant(NamedTuple):
     pattern: int = 0
     bias: int = 0
     is_causal: bool = False
-    is_single: bool = False  # one head, one query, one key: Triton compiles a kernel of its own where a number is 1
+    is_stored: bool = False  # forward writes the mask that it draws
 
 
 class Resources(NamedTuple):
@@ -117,8 +117,8 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "PATTERN": variant.pattern,
         "BIAS": variant.bias,
         "BIAS_PER_QUERY": True,
-        "BIAS_MIN": torch.finfo(variant.dtype).min,
         "CAUSAL": variant.is_causal,
+        "STORE": variant.is_stored,
         "UPCAST": False,
         "DIM": variant.head_dim,
         "BLOCK_DIM": block_dim,
@@ -127,11 +127,9 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
-    if variant.is_single:
-        constants |= dict.fromkeys(("num_heads", "num_queries", "num_keys", "num_rows"), 1)
     if not variant.bias:
         constants["bias"] = None
-    if variant.pattern < 2:
+    if variant.pattern not in (2, 3) and not variant.is_stored:
         constants["kept"] = None
     return constants
 
@@ -139,7 +137,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
 def _signature(name: str, variant: Variant) -> Any:
     if name.endswith("_strides"):
         return ("i32", "i32", "i32", "constexpr")
-    if name in ("threshold", "length_class") or name.startswith("num_"):
+    if name == "threshold" or name.startswith("num_"):
         return "i32"
     if name in ("scale", "logit_scale"):
         return "fp32"

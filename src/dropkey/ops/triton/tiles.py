@@ -1,8 +1,13 @@
 """Tile sizes: a default for every kernel, head dimension and dtype, and what the autotuner tries besides."""
 
+import os
 from typing import Literal, NamedTuple
 
-__all__ = ["INTERPRETED", "Gpu", "Tile", "candidate_tiles", "default_tile"]
+__all__ = ["INTERPRETED", "IS_INTERPRETING", "IS_TESTING", "Gpu", "Tile", "candidate_tiles", "default_tile"]
+
+# Kernels are run by Triton's interpreter, on the CPU. Read on import: a compiled graph cannot ask again.
+IS_INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+IS_TESTING = not IS_INTERPRETING  # kernels test themselves on this GPU at the first use of a kind
 
 # "hopper": NVIDIA's GPUs with matrix units that read shared memory (9.x and 10.x); "ampere": all others of NVIDIA's.
 Gpu = Literal["ampere", "hopper", "amd"]

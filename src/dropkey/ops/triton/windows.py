@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dropkey.ops.triton.philox import philox4x32
+from dropkey.ops.triton.logits import threshold_of
+from dropkey.ops.triton.philox import kept_bits, philox4x32
 
-__all__ = ["fill_window_bits"]
+__all__ = ["fill_element_bits", "fill_window_bits"]
 
 ELEMENT_STREAM = tl.constexpr(0)
 
@@ -22,6 +23,20 @@ def _packed(bits):
     places = tl.arange(0, 8)[None, None, :]
     parts = bits.to(tl.int32).reshape(bits.shape[0], bits.shape[1] // 8, 8)
     return tl.sum(parts << places, 2).to(tl.uint8)
+
+
+@triton.jit(do_not_specialize=["threshold", "num_rows", "num_queries", "num_keys"])
+def element_kernel(
+    kept, seed, threshold, num_rows, num_queries, num_keys, BLOCK_ROWS: tl.constexpr, BLOCK_CALLS: tl.constexpr
+):
+    """Write the bits of "element", which the attention kernels else draw themselves: a byte for eight keys."""
+    row = (tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]
+    calls = (tl.program_id(1) * BLOCK_CALLS + tl.arange(0, BLOCK_CALLS))[None, :]
+    stream = tl.full((), ELEMENT_STREAM, tl.uint32)
+    w0, w1, w2, w3 = philox4x32(calls, row % num_queries, row // num_queries, stream, tl.load(seed))
+    row_bytes = (num_keys + 7) // 8
+    bits = kept_bits(w0, w1, w2, w3, threshold_of(threshold))
+    tl.store(kept + row * row_bytes + calls, bits, mask=(row < num_rows) & (calls < row_bytes))
 
 
 @triton.jit(do_not_specialize=["threshold"])
@@ -36,6 +51,8 @@ def seed_points_kernel(
     stream = tl.full((), STREAM, tl.uint32)
     w0, w1, w2, w3 = philox4x32(calls, row % num_queries, row // num_queries, stream, tl.load(seed))
     words = tl.join(tl.join(w0, w2), tl.join(w1, w3)).reshape(BLOCK_ROWS, BLOCK_CELLS)
+    if threshold.dtype.is_ptr():
+        threshold = tl.load(threshold)
     row_bytes = (num_cells + 7) // 8
     places = (start // 8 + tl.arange(0, BLOCK_CELLS // 8))[None, :]
     inside = (row < num_rows) & (places < row_bytes)
@@ -71,15 +88,31 @@ def spread_kernel(
         word = (key >> 1) & 3
         drawn = tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3))
         half = tl.where((key & 1) == 1, drawn >> 16, drawn & 0xFFFF).to(tl.int32)
-        keep = keep | ((key < num_prefix) & (half >= threshold))
+        keep = keep | ((key < num_prefix) & (half >= threshold_of(threshold)))
     row_bytes = (num_keys + 7) // 8
     places = (start // 8 + tl.arange(0, BLOCK_KEYS // 8))[None, :]
     tl.store(kept + row * row_bytes + places, _packed(keep), mask=(row < num_rows) & (places < row_bytes))
 
 
+def fill_element_bits(kept: Tensor, threshold: int | Tensor, seed: Tensor, num_keys: int) -> None:
+    """Fill uint8 ``kept`` (B, H, Nq, ceil(num_keys / 8)), the lowest bit of a byte for the first of its eight keys.
+
+    ``threshold`` is what 16 random bits are compared with, or the drop ratio on the GPU.
+    """
+    num_rows, num_queries, row_bytes = kept[..., 0].numel(), kept.shape[2], kept.shape[3]
+    if kept.numel() == 0:
+        return
+    block_rows, block_calls = 64, min(32, triton.next_power_of_2(row_bytes))
+    with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
+        element_kernel[(triton.cdiv(num_rows, block_rows), triton.cdiv(row_bytes, block_calls))](
+            kept, seed, threshold, num_rows, num_queries, num_keys, block_rows, block_calls
+        )
+
+
 def fill_window_bits(
     kept: Tensor,
-    drop_ratio: Tensor,
+    threshold: int | Tensor,
+    seed_threshold: int | Tensor,
     seed: Tensor,
     num_keys: int,
     grid_size: tuple[int, int],
@@ -87,20 +120,22 @@ def fill_window_bits(
     stream: int,
     is_cross: bool,
 ) -> None:
-    """Fill uint8 ``kept`` (B, H, Nq, ceil(num_keys / 8)), the lowest bit of a byte for the first of its eight keys."""
+    """Fill uint8 ``kept`` (B, H, Nq, ceil(num_keys / 8)), the lowest bit of a byte for the first of its eight keys.
+
+    ``threshold`` is what the 16 random bits of a prefix key are compared with, or the drop ratio on the GPU;
+    ``seed_threshold`` is what the 32 bits of a cell are compared with, a number or an int64 on the GPU.
+    """
     rows, cols = grid_size
     num_rows, num_queries, cells = kept[..., 0].numel(), kept.shape[2], rows * cols
     if num_rows == 0:
         return
     seeds = kept.new_empty((num_rows, -(-cells // 8)))
-    of_seeds = int(torch.ops.dropkey.seed_threshold(drop_ratio, rows, cols, window_size, is_cross))
-    of_prefix = int(torch.round(drop_ratio * 65536))
     block_rows, block = 8, min(128, max(32, triton.next_power_of_2(num_keys)))
     with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
         seed_points_kernel[(triton.cdiv(num_rows, block_rows), triton.cdiv(cells, block))](
-            seeds, seed, of_seeds, num_rows, num_queries, cells, stream, block_rows, block
+            seeds, seed, seed_threshold, num_rows, num_queries, cells, stream, block_rows, block
         )
         spread_kernel[(triton.cdiv(num_rows, block_rows), triton.cdiv(num_keys, block))](
-            kept, seeds, seed, of_prefix, num_rows, num_queries, num_keys, num_keys - cells, rows, cols,
+            kept, seeds, seed, threshold, num_rows, num_queries, num_keys, num_keys - cells, rows, cols,
             window_size // 2, is_cross, block_rows, block,
         )  # fmt: skip
