@@ -70,22 +70,25 @@ def moved(value: Any, device: str) -> Any:
     return type(value)(moved(item, device) for item in value) if isinstance(value, tuple | list) else value
 
 
-def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=False, **options):
+def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=False, passes=None, **options):
     """Return output and gradients of query, key and value.
 
-    With ``ratio_in_memory`` the kernels read the ratio themselves, as they do where it is on the GPU.
+    With ``ratio_in_memory`` the kernels read the ratio themselves, as they do where it is on the GPU. ``passes``: of
+    backward, where 1 and 2 are possible.
     """
     import dropkey
     from dropkey.ops.dispatch import BACKENDS
     from dropkey.ops.triton import launch
 
     threshold_of, BACKENDS["triton"].design = launch.threshold_of, design
+    is_single_pass, launch.IS_SINGLE_PASS = launch.IS_SINGLE_PASS, launch.IS_SINGLE_PASS if passes is None else passes == 1
     if ratio_in_memory:
         launch.threshold_of = lambda ratio: ratio
     try:
         return _attend(dropkey, query, key, value, grad_out, **options)
     finally:
         launch.threshold_of, BACKENDS["triton"].design = threshold_of, "inline"
+        launch.IS_SINGLE_PASS = is_single_pass
 
 
 def _attend(dropkey, query, key, value, grad_out, **options):
@@ -124,7 +127,7 @@ def load(folder):
     """Take the kernels from another folder."""
     import dropkey.ops.triton
 
-    for name in ("philox", "logits", "forward", "backward", "windows", "launch", "written_out", "self_test"):
+    for name in ("philox", "logits", "forward", "backward", "windows", "single_pass", "launch", "written_out", "self_test"):
         sys.modules.pop(f"dropkey.ops.triton.{name}", None)
         vars(dropkey.ops.triton).pop(name, None)
     dropkey.ops.triton.__path__ = [folder]

@@ -73,9 +73,9 @@ def assert_accurate(got, tensors, **options) -> None:
         assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
 
 
-def check(interpreter, tensors, **options) -> list[Tensor]:
+def check(interpreter, tensors, passes=None, **options) -> list[Tensor]:
     options = {"drop_ratio": 0.3, "seed": 11, **options}
-    got = interpreter("attend", *tensors, **options)
+    got = interpreter("attend", *tensors, passes=passes, **options)
     assert_accurate(got, tensors, **options)
     return got
 
@@ -91,8 +91,24 @@ def test_head_dims(interpreter, dim, value_dim):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(interpreter, dtype):
-    check(interpreter, inputs(dim=64, dtype=dtype))
+@pytest.mark.parametrize("passes", [1, 2])
+def test_half_precision(interpreter, dtype, passes):
+    check(interpreter, inputs(dim=64, dtype=dtype), passes=passes)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_every_pattern_in_one_pass(interpreter, pattern):
+    check(interpreter, inputs(batch=2, dtype=torch.float16), passes=1, pattern=pattern, **grid(pattern, 45))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 65), (33, 8), (64, 32), (40, 100)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 2), (12, 12)])  # parts of the keys, or all in a program
+def test_lengths_in_one_pass(interpreter, queries, keys, heads, kv_heads):
+    tensors = inputs(heads=heads, kv_heads=kv_heads, queries=queries, keys=keys, dim=12, dtype=torch.float16)
+    bias = torch.randn(queries, keys, generator=torch.Generator().manual_seed(5)).masked_fill(
+        torch.arange(queries * keys).view(queries, keys) % 5 == 3, -torch.inf
+    )
+    check(interpreter, tensors, passes=1, attn_bias=bias, drop_ratio=0.6)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 65), (33, 8), (64, 32)])

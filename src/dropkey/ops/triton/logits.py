@@ -56,10 +56,10 @@ def store_rows(
 
 @triton.jit
 def _pointers(tensor, strides, batch, head, start, rows, BLOCK_DIM: tl.constexpr):
-    """Return pointers (rows, BLOCK_DIM) and their columns; a row may lie beyond 2 ** 31 elements from the next."""
+    """Return pointers (rows, BLOCK_DIM) and their columns. Inside of a tile 32 bits count: see ``launch.near``."""
     cols = tl.arange(0, BLOCK_DIM)[None, :]
     base = tensor + batch * strides[0] + head * strides[1] + start.to(tl.int64) * strides[2]
-    return base + rows[:, None].to(tl.int64) * strides[2] + cols, cols
+    return base + (rows[:, None] * strides[2] + cols), cols
 
 
 @triton.jit

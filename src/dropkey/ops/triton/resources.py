@@ -18,6 +18,7 @@ from triton.compiler import ASTSource
 
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
+from dropkey.ops.triton.single_pass import gradients_kernel
 from dropkey.ops.triton.tiles import Gpu, Tile, default_tile
 
 __all__ = ["GPUS", "TARGETS", "Resources", "Variant", "compile_ahead", "loop_instructions", "resources", "table_row"]
@@ -29,9 +30,9 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 GPUS: dict[str, Gpu] = {"sm_80": "ampere", "sm_90": "hopper", "sm_100": "hopper", "gfx942": "amd"}
-KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel}
+KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel, "gradients": gradients_kernel}
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_FLOAT32 = ("row_stats", "delta")
+_FLOAT32 = ("row_stats", "delta", "partial")
 _MULTIPLE_OF_16 = [["tt.divisibility", 16]]
 
 
@@ -119,6 +120,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "BIAS_PER_QUERY": True,
         "CAUSAL": variant.is_causal,
         "STORE": variant.is_stored,
+        "IS_WHOLE": True,
         "UPCAST": False,
         "DIM": variant.head_dim,
         "BLOCK_DIM": block_dim,
@@ -137,7 +139,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
 def _signature(name: str, variant: Variant) -> Any:
     if name.endswith("_strides"):
         return ("i32", "i32", "i32", "constexpr")
-    if name == "threshold" or name.startswith("num_"):
+    if name in ("threshold", "part_size") or name.startswith("num_"):
         return "i32"
     if name in ("scale", "logit_scale"):
         return "fp32"

@@ -30,6 +30,7 @@ _HALF = {
     "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
     "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
     "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
+    "gradients": {64: Tile(128, 64, 8, 1)},
 }
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles and many warps.
 _FLOAT32 = {
@@ -38,13 +39,18 @@ _FLOAT32 = {
     "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
 }
 # Without Hopper's matrix units, every warp holds keys and values of the whole tile in registers.
-_HALF_AMPERE = {**_HALF, "key_value": {**_HALF["key_value"], 64: Tile(64, 32, 4, 2)}}
+_HALF_AMPERE = {
+    **_HALF,
+    "key_value": {**_HALF["key_value"], 64: Tile(64, 32, 4, 2)},
+    "gradients": {64: Tile(64, 64, 8, 1)},
+}
 # AMD's matrix instructions take 32 queries (or 16) a warp, of 64 threads: warps beyond those do the same work again.
 # Four warps have twice the registers of eight; where a tile has more warps than it needs, it is for their sake.
 _HALF_AMD = {
     "forward": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 2), 256: Tile(128, 32, 4, 1)},
     "query": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 1), 256: Tile(64, 32, 4, 1)},
     "key_value": {64: Tile(64, 32, 2, 1), 128: Tile(128, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
+    "gradients": {64: Tile(64, 64, 4, 1)},
 }
 _FLOAT32_AMD = {
     "forward": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
@@ -57,7 +63,7 @@ def default_tile(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Til
     """Return the tile of a kernel.
 
     Args:
-        kernel: "forward", "query" or "key_value".
+        kernel: "forward", "query", "key_value" or, in half precision alone, "gradients".
         block_dim: the larger of the two padded head dimensions, 16 to 256.
         is_float32: whether the tensors are float32.
         gpu: "ampere", "hopper" or "amd".
