@@ -81,7 +81,10 @@ def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=Fals
     from dropkey.ops.triton import launch
 
     threshold_of, BACKENDS["triton"].design = launch.threshold_of, design
-    is_single_pass, launch.IS_SINGLE_PASS = launch.IS_SINGLE_PASS, launch.IS_SINGLE_PASS if passes is None else passes == 1
+    is_single_pass, launch.IS_SINGLE_PASS = (
+        launch.IS_SINGLE_PASS,
+        launch.IS_SINGLE_PASS if passes is None else passes == 1,
+    )
     if ratio_in_memory:
         launch.threshold_of = lambda ratio: ratio
     try:
@@ -127,7 +130,17 @@ def load(folder):
     """Take the kernels from another folder."""
     import dropkey.ops.triton
 
-    for name in ("philox", "logits", "forward", "backward", "windows", "single_pass", "launch", "written_out", "self_test"):
+    for name in (
+        "philox",
+        "logits",
+        "forward",
+        "backward",
+        "windows",
+        "single_pass",
+        "launch",
+        "written_out",
+        "self_test",
+    ):
         sys.modules.pop(f"dropkey.ops.triton.{name}", None)
         vars(dropkey.ops.triton).pop(name, None)
     dropkey.ops.triton.__path__ = [folder]

@@ -14,7 +14,7 @@ from dropkey.ops.triton.logits import (
     rounded,
     scores_and_keep,
     store_rows,
-    threshold_of,
+    limit_of,
     whole_tiles,
 )
 from dropkey.ops.triton.philox import tile_keys
@@ -36,7 +36,7 @@ def query_kernel(
     batch_head = tl.program_id(0) // num_tiles
     start_q = tl.program_id(0) % num_tiles * BLOCK_M
     batch, head = (batch_head // num_heads).to(tl.int64), (batch_head % num_heads).to(tl.int64)
-    draw = (kept, tl.load(seed), threshold_of(threshold))
+    draw = (kept, tl.load(seed), limit_of(threshold))
     rows = tl.arange(0, BLOCK_M)
     inside = start_q + rows < num_queries
     q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
@@ -65,10 +65,9 @@ def query_kernel(
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
             # Dropped is -inf here, in rows that lost all their keys too: they have no gradient for the query.
             logits = masked_logits(
-                scores, keep, float("-inf"), scale, place, start_k, bias, bias_strides,
+                scores, keep, float("-inf"), scale, log_sum[:, None], place, start_k, bias, bias_strides,
                 PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, MASKED, BASE_2,
             )  # fmt: skip
-            logits -= log_sum[:, None]
             if not BASE_2:  # float32: the rounding of log_sum is not small against that of float32 elsewhere
                 logits -= remainder[:, None]
             attn = exponential(logits, BASE_2)
@@ -112,7 +111,7 @@ def key_value_kernel(
     batch = (tl.program_id(0) // num_tiles // num_kv_heads).to(tl.int64)
     kv_head = (tl.program_id(0) // num_tiles % num_kv_heads).to(tl.int64)
     start_k = tl.program_id(0) % num_tiles * BLOCK_N
-    draw = (kept, tl.load(seed), threshold_of(threshold))
+    draw = (kept, tl.load(seed), limit_of(threshold))
     rows, cols = tl.arange(0, BLOCK_M), tile_keys(BLOCK_N)
     k = load_rows(key, key_strides, batch, kv_head, start_k, cols, num_keys, DIM, BLOCK_DIM)
     v = load_rows(value, value_strides, batch, kv_head, start_k, cols, num_keys, VALUE_DIM, BLOCK_VALUE_DIM)
@@ -140,10 +139,9 @@ def key_value_kernel(
             place = (batch, batch_head, start_q, num_queries, num_keys)
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
-                scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
+                scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k, head_bias, bias_strides,
                 PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL, BASE_2,
             )  # fmt: skip
-            logits -= log_sum[:, None]
             if not BASE_2:
                 logits -= tl.load(row_stats + 2 * num_rows + row, mask=inside, other=0.0)[:, None]
             attn = exponential(logits, BASE_2)
@@ -152,7 +150,7 @@ def key_value_kernel(
             row_delta = tl.load(delta + row, mask=inside, other=0.0)
             # In a row that has lost all its keys, the dropped ones have weights, but no gradient.
             passing = tl.where(dropped > float("-inf"), 0.0, 1.0)
-            grad_logits = attn * passing[:, None] * (grad_attn - row_delta[:, None])
+            grad_logits = attn * (grad_attn * passing[:, None] - (row_delta * passing)[:, None])
             key_acc += product(rounded(grad_logits, q.dtype, UPCAST).trans(), q, UPCAST)
     store_rows(
         grad_key,

@@ -19,6 +19,7 @@ __all__ = ["Inputs", "Launch", "forced_tile", "launch_backward", "launch_forward
 LOG2_E = 1.4426950408889634
 _PATTERNS = {"element": 0, "column": 1, "token": 2, "block": 3, "cross": 3, "bits": 3, "none": 4}
 _FAR = 2**31 // 128  # elements
+_SMALLEST_SCALE = 2.0**-20  # dropped logits are far below all others before they are scaled and after
 _ROWS = 64  # of the small kernels, which move memory alone
 _WIDEST_IN_ONE_PASS = 64
 IS_SINGLE_PASS = True  # a switch for measurements
@@ -104,6 +105,7 @@ def launch_forward(launch: Launch, out: Tensor, row_stats: Tensor, bits: Tensor 
         c.threshold, c.base_scale,
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(),
         c.num_heads, c.num_queries, c.num_keys, PATTERN=c.pattern, STORE=bits is not None,
+        LATE=c.bias is None and _SMALLEST_SCALE < c.base_scale < 1 / _SMALLEST_SCALE,
     )  # fmt: skip
 
 
@@ -250,7 +252,9 @@ def _tile(name: str, block_dim: int, query: Tensor) -> dict[str, int]:
     if IS_INTERPRETING:
         tile = INTERPRETED
     else:
-        tile = _forced.get(name) or default_tile(name, block_dim, query.dtype == torch.float32, current_gpu(query.device))
+        tile = _forced.get(name) or default_tile(
+            name, block_dim, query.dtype == torch.float32, current_gpu(query.device)
+        )
     return {
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,

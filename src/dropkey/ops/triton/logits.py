@@ -14,7 +14,7 @@ __all__ = [
     "rounded",
     "scores_and_keep",
     "store_rows",
-    "threshold_of",
+    "limit_of",
     "whole_tiles",
 ]
 
@@ -99,11 +99,14 @@ def product(a, b, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def threshold_of(threshold):
-    """Return what 16 random bits are compared with: given as a number, or as a pointer to the float64 drop ratio."""
+def limit_of(threshold):
+    """Return what 32 bits are compared with, uint32, of which the low 16 do not matter.
+
+    ``threshold`` is what their high 16 are compared with, or a pointer to the float64 drop ratio.
+    """
     if threshold.dtype.is_ptr():
         threshold = ((tl.load(threshold) * 65536 + TO_INTEGER) - TO_INTEGER).to(tl.int32)
-    return threshold
+    return tl.minimum(threshold.to(tl.int64) << 16, 0xFFFFFFFF).to(tl.uint32)
 
 
 @triton.jit
@@ -121,24 +124,24 @@ def keep_tile(
 ):
     """Return which keys of a tile are kept: bool (M, N) or (1, N), columns in tile order.
 
-    ``draw`` is (kept, seed, threshold); ``place`` is (batch, batch * num_heads + head, start_q, num_queries, num_keys);
+    ``draw`` is (kept, seed, limit); ``place`` is (batch, batch * num_heads + head, start_q, num_queries, num_keys);
     ``start_k`` is a multiple of 32. STORE: a drawn tile is written to ``kept`` too, a bit a key.
     """
-    kept, seed, threshold = draw
+    kept, seed, limit = draw
     batch, head, start_q, num_queries, num_keys = place
     queries = (start_q + tl.arange(0, BLOCK_M))[:, None]
     calls = (start_k // 8 + tl.arange(0, BLOCK_N // 8))[None, :]
     if PATTERN == ELEMENT:
         w0, w1, w2, w3 = philox4x32(calls, queries, head, tl.full((), 0, tl.uint32), seed)
-        keep = kept_keys(w0, w1, w2, w3, threshold)
+        keep = kept_keys(w0, w1, w2, w3, limit)
         if STORE:
             pointers, inside = _bit_pointers(kept, head, queries, calls, num_queries, num_keys)
             inside = inside & (queries < num_queries)
-            tl.store(pointers, kept_bits(w0, w1, w2, w3, threshold), mask=inside)
+            tl.store(pointers, kept_bits(w0, w1, w2, w3, limit), mask=inside)
     elif PATTERN == COLUMN:
         none = tl.full((1, 1), 0, tl.uint32)
         w0, w1, w2, w3 = philox4x32(calls, none, head, tl.full((), 1, tl.uint32), seed)
-        keep = kept_keys(w0, w1, w2, w3, threshold)
+        keep = kept_keys(w0, w1, w2, w3, limit)
     elif PATTERN == TOKEN:
         keys = (start_k + tile_keys(BLOCK_N))[None, :]
         keep = tl.load(kept + batch * num_keys + keys, mask=keys < num_keys, other=0) != 0
@@ -181,16 +184,17 @@ def scores_and_keep(
 
 @triton.jit
 def masked_logits(
-    scores, keep, dropped, scale, place, start_k, bias, bias_strides,
+    scores, keep, dropped, scale, shift, place, start_k, bias, bias_strides,
     PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr, CAUSAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
-    """Return logits in the base that ``scale`` is for.
+    """Return logits in the base that ``scale`` is for, less ``shift``.
 
-    They are ``dropped`` where a key is dropped, and -inf where it is forbidden, dropped or not.
+    They are ``dropped`` where a key is dropped, and -inf where it is forbidden, dropped or not. Scaled and shifted at
+    once, a logit takes one instruction.
     ``bias`` points at this head's. MASKED: the tile may reach beyond the last key or, if CAUSAL, over the diagonal.
     """
-    logits = scores * scale
+    logits = scores * scale - shift
     if BIAS != NO_BIAS:
         added = _bias_tile(bias, bias_strides, place, start_k, BIAS_PER_QUERY, BLOCK_M, BLOCK_N)
     if BIAS == FLOAT_BIAS:

@@ -35,35 +35,35 @@ def philox4x32(c0, c1, c2, c3, seed):
 
 
 @triton.jit
-def kept_keys(w0, w1, w2, w3, threshold):
+def kept_keys(w0, w1, w2, w3, limit):
     """Return which keys are kept, bool (queries, 8 * calls) in tile order, of the words of one call for eight keys.
 
-    A key is dropped when its 16 bits are below ``threshold``.
+    A key is dropped when its 16 bits are below the high 16 of ``limit`` (see ``logits.limit_of``): the high half of a
+    word is compared as it is, the low half moved up.
     """
     keep = tl.join(
-        tl.join(_halves_kept(w0, threshold), _halves_kept(w2, threshold)),
-        tl.join(_halves_kept(w1, threshold), _halves_kept(w3, threshold)),
+        tl.join(_halves_kept(w0, limit), _halves_kept(w2, limit)),
+        tl.join(_halves_kept(w1, limit), _halves_kept(w3, limit)),
     )  # (queries, calls, half, word >> 1, word & 1)
     parts = keep.reshape(keep.shape[0], keep.shape[1] // 4, 4, 2, 4)
     return parts.permute(0, 1, 4, 2, 3).reshape(keep.shape[0], keep.shape[1] * 8)
 
 
 @triton.jit
-def kept_bits(w0, w1, w2, w3, threshold):
+def kept_bits(w0, w1, w2, w3, limit):
     """Return the same as bits, uint8 (queries, calls): the lowest bit for the first of a call's eight keys."""
-    low, high = _pair_bits(w0, threshold) | (_pair_bits(w1, threshold) << 2), _pair_bits(w2, threshold)
-    return (low | (high << 4) | (_pair_bits(w3, threshold) << 6)).to(tl.uint8)
+    low, high = _pair_bits(w0, limit) | (_pair_bits(w1, limit) << 2), _pair_bits(w2, limit)
+    return (low | (high << 4) | (_pair_bits(w3, limit) << 6)).to(tl.uint8)
 
 
 @triton.jit
-def _halves_kept(word, threshold):
-    return tl.join((word & 0xFFFF).to(tl.int32) >= threshold, (word >> 16).to(tl.int32) >= threshold)
+def _halves_kept(word, limit):
+    return tl.join((word << 16) >= limit, word >= limit)
 
 
 @triton.jit
-def _pair_bits(word, threshold):
-    first = ((word & 0xFFFF).to(tl.int32) >= threshold).to(tl.int32)
-    return first | (((word >> 16).to(tl.int32) >= threshold).to(tl.int32) << 1)
+def _pair_bits(word, limit):
+    return ((word << 16) >= limit).to(tl.int32) | ((word >= limit).to(tl.int32) << 1)
 
 
 @triton.jit

@@ -30,7 +30,12 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 GPUS: dict[str, Gpu] = {"sm_80": "ampere", "sm_90": "hopper", "sm_100": "hopper", "gfx942": "amd"}
-KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel, "gradients": gradients_kernel}
+KERNELS = {
+    "forward": forward_kernel,
+    "query": query_kernel,
+    "key_value": key_value_kernel,
+    "gradients": gradients_kernel,
+}
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _FLOAT32 = ("row_stats", "delta", "partial")
 _MULTIPLE_OF_16 = [["tt.divisibility", 16]]
@@ -120,6 +125,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "BIAS_PER_QUERY": True,
         "CAUSAL": variant.is_causal,
         "STORE": variant.is_stored,
+        "LATE": not variant.bias,
         "IS_WHOLE": True,
         "UPCAST": False,
         "DIM": variant.head_dim,

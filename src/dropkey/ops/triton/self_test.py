@@ -45,7 +45,9 @@ class Kind(NamedTuple):
         return cls(inputs.pattern, is_stored, kind_of_bias, query.dtype, *dims, inputs.is_causal, query.device)
 
     def __str__(self) -> str:
-        dims = f"D {self.block_dim}" + ("" if self.block_value_dim == self.block_dim else f" and {self.block_value_dim}")
+        dims = f"D {self.block_dim}" + (
+            "" if self.block_value_dim == self.block_dim else f" and {self.block_value_dim}"
+        )
         extras = (["stored"] if self.is_stored else []) + (["causal"] if self.is_causal else [])
         return ", ".join([self.pattern, self.bias, str(self.dtype)[6:], dims, *extras])
 

@@ -16,7 +16,7 @@ from dropkey.ops.triton.logits import (
     rounded,
     scores_and_keep,
     store_rows,
-    threshold_of,
+    limit_of,
 )
 from dropkey.ops.triton.philox import tile_keys
 
@@ -61,7 +61,7 @@ def gradients_kernel(
     part = tl.program_id(0) % num_parts
     batch = (tl.program_id(0) // num_parts // num_kv_heads).to(tl.int64)
     kv_head = (tl.program_id(0) // num_parts % num_kv_heads).to(tl.int64)
-    draw = (kept, tl.load(seed), threshold_of(threshold))
+    draw = (kept, tl.load(seed), limit_of(threshold))
     rows, cols = tl.arange(0, BLOCK_M), tile_keys(BLOCK_N)
     places = rows[:, None] * BLOCK_DIM + tl.arange(0, BLOCK_DIM)[None, :]
     first_k, end_k = part * part_size, tl.minimum(num_keys, (part + 1) * part_size)
@@ -92,16 +92,18 @@ def gradients_kernel(
                     place = (batch, batch_head, start_q, num_queries, num_keys)
                     scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
                     logits = masked_logits(
-                        scores, keep, dropped[:, None], scale, place, start_k, head_bias, bias_strides,
+                        scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k, head_bias, bias_strides,
                         PATTERN, BIAS, BIAS_PER_QUERY, False, BLOCK_M, BLOCK_N, LAST, True,
                     )  # fmt: skip
-                    attn = exponential(logits - log_sum[:, None], True)
+                    attn = exponential(logits, True)
                     value_acc += product(rounded(attn, do.dtype, UPCAST).trans(), do, UPCAST)
                     grad_attn = product(do, v.trans(), UPCAST)
                     row_delta = tl.load(delta + first_row + rows, mask=inside, other=0.0)
                     # In a row that has lost all its keys, the dropped ones have weights, but no gradient.
                     passing = tl.where(dropped > float("-inf"), 0.0, 1.0)
-                    grad_logits = rounded(attn * passing[:, None] * (grad_attn - row_delta[:, None]), q.dtype, UPCAST)
+                    grad_logits = rounded(
+                        attn * (grad_attn * passing[:, None] - (row_delta * passing)[:, None]), q.dtype, UPCAST
+                    )
                     key_acc += product(grad_logits.trans(), q, UPCAST)
                     added = product(grad_logits, k, UPCAST)
                     sums = partial + (part.to(tl.int64) * num_rows + first_row) * BLOCK_DIM + places

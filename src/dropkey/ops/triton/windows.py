@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dropkey.ops.triton.logits import threshold_of
+from dropkey.ops.triton.logits import limit_of
 from dropkey.ops.triton.philox import kept_bits, philox4x32
 
 __all__ = ["fill_element_bits", "fill_window_bits"]
@@ -35,7 +35,7 @@ def element_kernel(
     stream = tl.full((), ELEMENT_STREAM, tl.uint32)
     w0, w1, w2, w3 = philox4x32(calls, row % num_queries, row // num_queries, stream, tl.load(seed))
     row_bytes = (num_keys + 7) // 8
-    bits = kept_bits(w0, w1, w2, w3, threshold_of(threshold))
+    bits = kept_bits(w0, w1, w2, w3, limit_of(threshold))
     tl.store(kept + row * row_bytes + calls, bits, mask=(row < num_rows) & (calls < row_bytes))
 
 
@@ -87,8 +87,8 @@ def spread_kernel(
         w0, w1, w2, w3 = philox4x32(key >> 3, row % num_queries, row // num_queries, none, tl.load(seed))
         word = (key >> 1) & 3
         drawn = tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3))
-        half = tl.where((key & 1) == 1, drawn >> 16, drawn & 0xFFFF).to(tl.int32)
-        keep = keep | ((key < num_prefix) & (half >= threshold_of(threshold)))
+        half = tl.where((key & 1) == 1, drawn, drawn << 16)
+        keep = keep | ((key < num_prefix) & (half >= limit_of(threshold)))
     row_bytes = (num_keys + 7) // 8
     places = (start // 8 + tl.arange(0, BLOCK_KEYS // 8))[None, :]
     tl.store(kept + row * row_bytes + places, _packed(keep), mask=(row < num_rows) & (places < row_bytes))
