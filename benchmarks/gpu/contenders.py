@@ -9,14 +9,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.kernels import call_of, design, need_gpu
+from benchmarks.gpu.plans import FLEX
 from benchmarks.gpu.record import NotHere
 
-__all__ = ["FEW", "contenders"]
+__all__ = ["contenders"]
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 RATIO, SEED = 0.3, 11
 LARGEST_MAP = 12e9  # bytes of attention weights that the paper's lines may take
-FEW = "flexattention, hashed mask"  # timed at few sizes: it must be compiled
 
 
 def ours(tensors: list[Tensor], name: str, pattern: str = "element") -> Attend:
@@ -101,5 +101,5 @@ def contenders() -> dict[str, Callable[[list[Tensor]], Attend]]:
         "sdpa cudnn, dropout 0.3": functools.partial(torchs, backend=SDPBackend.CUDNN_ATTENTION, dropout_p=RATIO),
         "sdpa memory-efficient, mask drawn before": masked,
         "paper's two lines": two_lines,
-        FEW: flex,
+        FLEX: flex,
     }

@@ -1,4 +1,4 @@
-"""Section ``correctness``: the kernels against the float64 reference with the exported mask, and the masks themselves."""
+"""Section ``correctness``: kernels against the float64 reference with the exported mask, and the masks themselves."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def seen_key_value(attend, batch: int, heads: int, queries: int, keys: int, dtyp
 
 
 def seen_query(attend, batch: int, heads: int, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    """Return where the kernel of the queries gives weight: with the identity as keys, its gradient is that of the logits.
+    """Return where the kernel of the queries gives weight: with the identity as keys, it gives that of the logits.
 
     That of a kept key is its weight times its value less the mean, which is not 0 with values of 1 and -1.
     """

@@ -1,34 +1,14 @@
 """Section ``first_call``: what a user waits for at first, with an empty cache and with a full one."""
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import dropkey
 from benchmarks.gpu.kernels import device, need_kernels, outcomes
-from benchmarks.gpu.record import Record
-from benchmarks.gpu.workers import Worker
 
-__all__ = ["check", "run"]
-
-
-def run(record: Record) -> None:
-    """Ask fresh processes, one after the other, that share a cache of their own."""
-    backends = ["triton"] if record.is_dry else ["auto", "triton"]
-    labels = [f"{backend}, {state} cache" for backend in backends for state in ("empty", "full")]
-    labels = labels[:1] if record.is_dry else labels
-    record.plan(labels)
-    for backend in backends:
-        with tempfile.TemporaryDirectory(dir=record.work) as folder:
-            for label in (label for label in labels if label.startswith(backend)):
-                if record.left < 3:
-                    return
-                worker = Worker("first_call", record.is_dry, {"TRITON_CACHE_DIR": str(Path(folder))})
-                record.add(label, **worker.ask({"label": label, "backend": backend}, record.left - 1))
-                worker.close()
+__all__ = ["check"]
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:

@@ -27,12 +27,13 @@ def points_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     inputs = [{**case.get("case", {}), **parsed(case["label"])} for case in cases]
     wanted = (inputs[0]["H"], inputs[0]["D"])
-    return [
+    found = [
         {**row, **size}
         for case, size in zip(cases, inputs, strict=True)
         for row in case["rows"]
         if row["direction"] == BOTH and (size["H"], size["D"]) == wanted
     ]
+    return list({(point["contender"], point["N"]): point for point in reversed(found)}.values())[::-1]
 
 
 def parsed(label: str) -> dict[str, int]:

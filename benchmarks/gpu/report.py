@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_text"]
+__all__ = ["as_text", "brief"]
 
 Entry = Mapping[str, Any]
 STATES = ("pass", "fail", "measured", "not run")
@@ -15,6 +15,14 @@ def as_text(report: Mapping[str, Any]) -> str:
     sections = report["sections"]
     parts = [head(report), summary(sections), failures(sections), *tables(sections), not_run(sections)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def brief(report: Mapping[str, Any], most: int = 9000) -> str:
+    """Return what matters most, for the screen."""
+    sections = report["sections"]
+    text = "\n\n".join(part for part in (head(report), summary(sections), failures(sections)) if part)
+    text = text if len(text) <= most else f"{text[:most]}\n... more in report.txt"
+    return "\n\n".join(part for part in (text, aims(sections)) if part)
 
 
 def head(report: Mapping[str, Any]) -> str:
@@ -66,7 +74,7 @@ def not_run(sections: Mapping[str, Entry]) -> str:
 
 def tables(sections: Mapping[str, Entry]) -> list[str]:
     """Return the tables of the sections that measure."""
-    found = [closest(sections), self_tests(sections)]
+    found = [closest(sections), self_tests(sections), aims(sections)]
     for case in measured(sections, "time"):
         found.append(time_table(case) if "rows" in case else f"{case['label']}: {case.get('tflops')} TFLOP/s")
     found += [tune_table(case) for case in measured(sections, "tune") if "rows" in case]
@@ -102,6 +110,23 @@ def self_tests(sections: Mapping[str, Entry]) -> str:
     lines = [f"{count} cases: {text[:200]}" for text, count in said.most_common(20)]
     lines += [f"warning in {count} cases: {text[:300]}" for text, count in heard.most_common(20)]
     return "The package's own tests of its kernels, and warnings\n" + "\n".join(lines) if lines else ""
+
+
+def aims(sections: Mapping[str, Entry]) -> str:
+    """Return by size what the draw costs, against the kernel without it and against torch's cuDNN attention."""
+    names = [
+        (own, base) for own in ("inline", "stored", "ahead", "as shipped") for base in ("dropkey off", "sdpa cudnn")
+    ]
+    rows = [["size and direction", *(f"{own}/{base.split()[1]}" for own, base in names)]]
+    for case in measured(sections, "time"):
+        for direction in dict.fromkeys(row["direction"] for row in case.get("rows", [])):
+            by_name = {row["contender"]: row for row in case["rows"] if row["direction"] == direction}
+            ratios = [(by_name.get(f"dropkey {own}") or {}).get(f"over {base}") for own, base in names]
+            if any(ratio is not None for ratio in ratios):
+                cells = ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
+                rows.append([f"{case['label']}, {direction}", *cells])
+    title = "What the draw costs (aims, forward + backward: 1.10 of off, 1.25 of cudnn)"
+    return f"{title}\n{aligned(rows)}" if len(rows) > 1 else ""
 
 
 def time_table(case: Entry) -> str:

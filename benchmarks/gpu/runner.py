@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.record import Record, read, write_text
-from benchmarks.gpu.report import as_text
+from benchmarks.gpu.report import as_text, brief
 from benchmarks.gpu.sections import PLANTED, Section, function_of
 
 __all__ = ["Runner", "run_section"]
 
 GRACE = 6.0  # seconds after its limit in which a section may end by itself
 LEAST = 8.0  # with less time than this a section is not begun
+MOST = 2.0  # shares of its own that a section may use, of what others have left over
 
 
 class Runner:
@@ -52,7 +53,8 @@ class Runner:
             share = 0.0
             for section in self.sections:
                 share += section.seconds * self.scale
-                self.run_section(section, self.began + share - time.monotonic())
+                left = self.began + share - time.monotonic()
+                self.run_section(section, min(left, MOST * section.seconds * self.scale))
         finally:
             self.stop()
             self.finish()
@@ -140,7 +142,7 @@ class Runner:
             self.report["plots"] = f"not drawn: {traceback.format_exc().splitlines()[-1]}"
             self.say(traceback.format_exc())
         self.write()
-        print((self.out / "report.txt").read_text()[-11000:], flush=True)
+        print(brief(self.report), flush=True)
 
     def say(self, text: str) -> None:
         """Write a line to the log and to the screen."""

@@ -22,13 +22,13 @@ class Section(NamedTuple):
 SECTIONS = {
     section.name: section
     for section in (
-        Section("correctness", 105, "lists:correctness", True),
-        Section("features", 45, "lists:features", True),
+        Section("correctness", 105, "plans:correctness", True),
+        Section("features", 45, "plans:features", True),
         Section("pytest", 30, "suite:run"),
-        Section("time", 130, "timing:run", True),
-        Section("tune", 70, "tune:run", True),
-        Section("first_call", 25, "first_call:run", True),
-        Section("step", 75, "step:run"),
+        Section("time", 130, "plans:time", True),
+        Section("tune", 70, "plans:tune", True),
+        Section("first_call", 25, "plans:first_call", True),
+        Section("step", 75, "plans:step"),
     )
 }
 
@@ -38,7 +38,7 @@ PLANTED = {
     for section in (
         Section("planted_failures", 20, "planted:fail"),
         Section("planted_crash", 5, "planted:crash"),
-        Section("planted_hang", 2, "planted:hang"),
+        Section("planted_hang", 1, "planted:hang"),
     )
 }
 

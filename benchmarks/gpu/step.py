@@ -9,32 +9,13 @@ from torch import nn
 
 import dropkey
 from benchmarks.gpu.kernels import device, outcomes
-from benchmarks.gpu.record import NotHere, Record
+from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import facts_of, interleaved, peak_bytes, warmed
-from benchmarks.gpu.workers import Worker, failure
+from benchmarks.gpu.workers import failure, now_at
 
-__all__ = ["check", "run"]
+__all__ = ["check"]
 
 BATCH = 128
-SMALL, BASE = "vit_small_patch16_224", "vit_base_patch16_224"
-
-
-def run(record: Record) -> None:
-    """Measure model after model."""
-    listed = [
-        {"label": f"{SMALL}, eager", "model": SMALL, "arms": list(ARMS), "compiled": False},
-        {"label": f"{SMALL}, compiled", "model": SMALL, "arms": ["none", "dropkey 0.3"], "compiled": True},
-        {"label": f"{BASE}, eager", "model": BASE, "arms": list(ARMS), "compiled": False},
-        {"label": f"{BASE}, compiled", "model": BASE, "arms": ["none", "dropkey 0.3"], "compiled": True},
-    ]
-    listed = listed[:1] if record.is_dry else listed
-    record.plan(case["label"] for case in listed)
-    for case in listed:
-        if record.left < 4:
-            break
-        worker = Worker("step", record.is_dry)
-        record.add(case["label"], **worker.ask({**case, "left": record.left - 3}, record.left - 1))
-        worker.close()
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
@@ -43,6 +24,9 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
     torch.set_float32_matmul_precision("high")
     runs, hosts, peaks, errors, first = {}, {}, {}, {}, {}
     for name in case["arms"]:
+        if name in case["skip"]:
+            continue
+        now_at(case, name)
         try:
             began = time.monotonic()
             run_one = step_of(case, name, is_dry)
@@ -56,10 +40,11 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
         except Exception as error:
             facts = failure(error)
             if facts.get("poisoned"):
-                return facts
+                return {**facts, "culprit": name}
             errors[name] = facts["error"]
         if time.monotonic() > until:
             break
+    now_at(case, "")
     times = interleaved(runs, hosts, 1 if is_dry else 10, lambda: time.monotonic() > until)
     base = times["none"].median if "none" in times else None
     rows = [

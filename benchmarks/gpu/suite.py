@@ -27,7 +27,9 @@ def run(record: Record) -> None:
     print(done.stdout, done.stderr, flush=True)
     last = (done.stdout.strip().splitlines() or ["no output"])[-1]
     record.note(exit_code=done.returncode, summary=last)
-    if done.returncode == 5:
+    if "Unknown marker" in done.stderr:
+        record.add("tests marked for a GPU", "not run", reason="no test has the marker")
+    elif done.returncode == 5:
         record.add("tests marked for a GPU", "not run", reason="no test was collected")
     elif record.is_dry:
         record.add("tests marked for a GPU", "not run", reason=f"needs a GPU; {last}")

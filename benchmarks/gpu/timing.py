@@ -1,4 +1,4 @@
-"""Section ``time``: forward, and forward and backward, of all contenders at one size after the other."""
+"""Section ``time``: forward, and forward and backward, of all contenders at one size."""
 
 import time
 from typing import Any
@@ -6,62 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.contenders import FEW, contenders
+from benchmarks.gpu.contenders import contenders
 from benchmarks.gpu.kernels import device, need_gpu, outcomes
-from benchmarks.gpu.record import NotHere, Record
+from benchmarks.gpu.plans import FLEX
+from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import facts_of, interleaved, peak_bytes, warmed
-from benchmarks.gpu.workers import Worker, failure
+from benchmarks.gpu.workers import failure, now_at
 
-__all__ = ["check", "run"]
+__all__ = ["check"]
 
-TOKENS_IN_ALL = 32768
-MOST_BATCH = 256
-COMPILE_LIMIT = 40.0  # seconds, for what must be compiled by torch
 DATASHEET_TFLOPS = 989  # dense bfloat16 of an H100 SXM and of an H200
 BASES = ("dropkey off", "sdpa flash", "sdpa cudnn")
-# (N, H, D), the most important first.
-SIZES = [
-    (197, 12, 64), (1025, 12, 64), (3137, 12, 64), (577, 12, 64), (785, 12, 64), (197, 6, 64), (1025, 8, 128),
-    (197, 8, 128), (3137, 8, 128), (1025, 16, 64), (197, 16, 64), (3137, 6, 64), (3137, 16, 64), (577, 8, 128),
-    (785, 8, 128), (577, 6, 64), (785, 6, 64), (1025, 6, 64), (577, 16, 64), (785, 16, 64), (197, 6, 128),
-    (577, 6, 128), (785, 6, 128), (1025, 6, 128), (3137, 6, 128),
-]  # fmt: skip
-FLEX_SIZES = [(1025, 12, 64), (197, 12, 64)]
-
-
-def run(record: Record) -> None:
-    """Measure size after size; a contender that breaks the process is left out when the size is begun again."""
-    worker = Worker("timing", record.is_dry)
-    sizes = [(17, 2, 16)] if record.is_dry else SIZES
-    listed = [{"label": "a large product"}] + [case_of(*size) for size in sizes]
-    if not record.is_dry:
-        listed += [case_of(*size, only=[FEW, "sdpa flash"]) for size in FLEX_SIZES]
-    record.plan(case["label"] for case in listed)
-    peak = None
-    for case in listed:
-        skip: list[str] = []
-        while record.left > 4:
-            longest = min(record.left - 1, COMPILE_LIMIT if case.get("only") else record.left)
-            facts = worker.ask({**case, "skip": skip, "peak": peak, "left": longest - 2}, longest)
-            culprit = facts.get("culprit")
-            if not culprit:
-                break
-            record.add(f"{case['label']}: {culprit}", "fail", error=facts.get("error"), tail=facts.get("tail"))
-            skip.append(culprit)
-        else:
-            break
-        if case.get("only") and facts["state"] == "fail":
-            facts.update(state="not run", reason=facts["error"])
-        peak = facts.get("tflops", peak)
-        record.add(case["label"], **facts)
-    worker.close()
-
-
-def case_of(tokens: int, heads: int, dim: int, only: list[str] | None = None) -> dict[str, Any]:
-    """Return a size as plain data."""
-    batch = 1 if tokens < 30 else max(1, min(MOST_BATCH, round(TOKENS_IN_ALL / tokens)))
-    label = f"B {batch} H {heads} N {tokens} D {dim}" + (f", {only[0]}" if only else "")
-    return {"label": label, "batch": batch, "heads": heads, "tokens": tokens, "dim": dim, "only": only}
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
@@ -81,6 +36,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
         runs, hosts, peaks = {}, {}, {}
         for name, attend in built.items():
             run_one = runner(attend, leaves, grad_out, direction == "forward")
+            now_at(case, name)
             try:
                 hosts[name] = warmed(run_one, 1 if is_dry else 3)
                 peaks[name] = peak_bytes(run_one)
@@ -92,6 +48,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
                 errors[f"{name}, {direction}"] = facts["error"]
             if time.monotonic() > until:
                 break
+        now_at(case, "")
         times = interleaved(runs, hosts, 1 if is_dry else 25, lambda: time.monotonic() > until)
         rows += rows_of(case, direction, times, peaks)
         if time.monotonic() > until:
@@ -105,7 +62,7 @@ def built_contenders(case: dict[str, Any], tensors: list[Tensor]) -> tuple[dict[
     """Return what can run here, and why the rest cannot."""
     built, errors = {}, {}
     for name, build in contenders().items():
-        wanted = case["only"] or [other for other in contenders() if other != FEW]
+        wanted = case["only"] or [other for other in contenders() if other != FLEX]
         if name not in wanted or name in case["skip"]:
             continue
         try:

@@ -8,36 +8,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.kernels import call_of, design, device, need_gpu, need_kernels, outcomes
-from benchmarks.gpu.record import NotHere, Record
+from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import interleaved, warmed
-from benchmarks.gpu.workers import Worker, failure, num_workers, run_cases
+from benchmarks.gpu.workers import failure, now_at
 
-__all__ = ["check", "run"]
-
-KERNELS = ("forward", "query", "key_value")
-SIZES = ((197, 128, 12, 64), (1025, 24, 12, 64), (197, 128, 8, 128), (1025, 24, 8, 128))  # N, B, H, D
-
-
-def run(record: Record) -> None:
-    """Compile all tiles side by side, then time them in one process, alone on the GPU."""
-    sizes = ((17, 1, 2, 16),) if record.is_dry else SIZES
-    tasks = [(size, kernel) for size in sizes for kernel in KERNELS]
-    timed = [{"label": label(size, kernel), "size": size, "kernel": kernel} for size, kernel in tasks]
-    record.plan(case["label"] for case in timed)
-    if not record.is_dry:
-        compiled = [{**case, "label": f"compile {case['label']} {i}", "index": i} for case in timed for i in range(8)]
-        run_cases(record, "tune", compiled, num_workers(False), reserve=max(5.0, 0.45 * record.left))
-    worker = Worker("tune", record.is_dry)
-    for case in timed:
-        if record.left < 4:
-            break
-        record.add(case["label"], **worker.ask({**case, "left": record.left - 2}, record.left - 1))
-    worker.close()
-
-
-def label(size: tuple[int, ...], kernel: str) -> str:
-    tokens, batch, heads, dim = size
-    return f"{kernel}, D {dim}, N {tokens}, B {batch} H {heads}"
+__all__ = ["check"]
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
@@ -63,6 +38,9 @@ def timed(
     runs, hosts, errors = {}, {}, {}
     for tile in tiles:
         name = " ".join(map(str, tile))
+        if name in case["skip"]:
+            continue
+        now_at(case, name)
         run_one = runner(case["kernel"], tile, tensors, grad_out)
         try:
             hosts[name] = warmed(run_one, 1 if is_dry else 2)
@@ -72,10 +50,11 @@ def timed(
         except Exception as error:
             facts = failure(error)
             if facts.get("poisoned"):
-                return {**facts, "tile": list(tile)}
+                return {**facts, "culprit": name}
             errors[name] = facts["error"]
         if time.monotonic() > until:
             break
+    now_at(case, "")
     times = interleaved(runs, hosts, 1 if is_dry else 12, lambda: time.monotonic() > until)
     rows = sorted(({"tile": name, **one.facts()} for name, one in times.items()), key=lambda row: row["median_ms"])
     own = next((row["median_ms"] for row in rows if row["tile"] == " ".join(map(str, default))), None)

@@ -13,15 +13,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.record import NotHere, Record, plain
 
-__all__ = ["Worker", "num_workers", "run_cases", "serve"]
+__all__ = ["Worker", "asked", "failure", "now_at", "num_workers", "run_cases", "serve"]
 
 # What leaves a process without a usable GPU: it ends itself, and a new one goes on.
 POISON = ("cuda error", "illegal memory", "misaligned", "launch failure", "device-side assert", "cublas_status")
-CASE_LIMIT = 75.0  # seconds
+CASE_LIMIT = 60.0  # seconds
+# For processes that work side by side: the cores are theirs together.
+SHARING = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
 
 
 def num_workers(is_dry: bool) -> int:
@@ -91,26 +94,32 @@ class Worker:
 
 
 def run_cases(
-    record: Record, kind: str, cases: Iterable[dict[str, Any]], workers: int, *, fresh: bool = False, reserve: float = 2
+    record: Record,
+    kind: str,
+    cases: Iterable[dict[str, Any]],
+    workers: int,
+    *,
+    fresh: bool = False,
+    reserve: float = 2,
+    quiet: bool = False,
 ) -> None:
-    """Check cases side by side and record each; ``fresh``: each in a process of its own."""
+    """Check cases side by side until ``reserve`` seconds are left.
+
+    ``fresh``: each in a process of its own; ``quiet``: only failures are recorded.
+    """
     cases = list(cases)
-    record.plan(case["label"] for case in cases)
+    if not quiet:
+        record.plan(case["label"] for case in cases)
     waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     for case in cases:
         waiting.put(case)
 
     def work() -> None:
-        worker = Worker(kind, record.is_dry)
-        while record.left > reserve:
-            try:
-                case = waiting.get_nowait()
-            except queue.Empty:
-                break
-            facts = worker.ask(case, min(CASE_LIMIT, max(0.5, record.left - reserve / 2)))
-            if record.left <= reserve and "no answer" in str(facts.get("error")):
-                facts["state"], facts["reason"] = "not run", "the section's time was over"
-            record.add(case["label"], case=case, **facts)
+        worker = Worker(kind, record.is_dry, {} if record.is_dry else SHARING)
+        while record.left > reserve and (case := next_of(waiting)):
+            facts = one_of_many(worker, record, case, reserve)
+            if facts["state"] == "fail" or not quiet:
+                record.add(case["label"], case=case, **facts)
             if fresh:
                 worker.close()
         worker.close()
@@ -120,6 +129,54 @@ def run_cases(
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def next_of(waiting: "queue.SimpleQueue[dict[str, Any]]") -> dict[str, Any] | None:
+    """Return the next case, None if there is none."""
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        return None
+
+
+def one_of_many(worker: Worker, record: Record, case: dict[str, Any], reserve: float) -> dict[str, Any]:
+    """Return the facts of a case; one that the section's end has cut off is not run."""
+    limit = min(CASE_LIMIT, max(0.5, record.left - reserve / 2))
+    facts = worker.ask(case, limit)
+    if limit < CASE_LIMIT and str(facts.get("error")).startswith("no answer"):
+        facts.update(state="not run", reason="the section's time was over")
+    return facts
+
+
+def asked(worker: Worker, record: Record, case: dict[str, Any], limit: float | None = None) -> dict[str, Any]:
+    """Return the facts of a case that measures several things; one that breaks the process is recorded and left out."""
+    trace = record.work / "now_at"
+    skip: list[str] = []
+    while True:
+        trace.unlink(missing_ok=True)
+        longest = max(0.5, min(record.left - 1, record.left if limit is None else limit))
+        whole = {**case, "skip": skip, "left": longest - 2, "trace": str(trace)}
+        facts = worker.ask(whole, longest)
+        if facts["state"] != "fail":
+            return facts
+        culprit = facts.get("culprit") or (trace.read_text() if trace.exists() else "")
+        if record.left < 4:
+            what = f", at {culprit}" if culprit else ""
+            return {**facts, "state": "not run", "reason": f"the section's time was over{what}"}
+        if not culprit or culprit in skip or not is_broken(facts):
+            return facts
+        record.add(f"{case['label']}: {culprit}", "fail", error=facts.get("error"), tail=facts.get("tail"))
+        skip.append(culprit)
+
+
+def is_broken(facts: dict[str, Any]) -> bool:
+    """Say whether the process had to be ended, or ended itself."""
+    return bool(facts.get("poisoned")) or facts["error"].startswith(("no answer", "its process ended"))
+
+
+def now_at(case: dict[str, Any], name: str) -> None:
+    """Leave a note of what is being tried, for the case that the process does not survive it."""
+    Path(case["trace"]).write_text(name)
 
 
 def serve(kind: str, is_dry: bool) -> None:
