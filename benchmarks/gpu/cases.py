@@ -37,6 +37,7 @@ class Case:
     layout: str = "contiguous"
     ratio: float = 0.3
     design: str = ""  # "" is what a user gets
+    passes: int = 0  # kernels that give the gradients, 1 or 2; 0 is what a user gets
 
     def data(self) -> dict[str, Any]:
         """Return the case for JSON, with a label of what differs from the ordinary."""
@@ -62,7 +63,8 @@ def masks() -> list[Case]:
         for case in own
         if case.pattern in ("element", "column", "block")
     ]
-    return own + devices + designed + longer + float32
+    passes = [replace(case, passes=2) for case in own if case.check != "forward"]
+    return own + devices + designed + passes + longer + float32
 
 
 def patterns() -> list[Case]:
@@ -83,6 +85,16 @@ def designs() -> list[Case]:
         {"ratio": 0.97}, {"keys": 3, "ratio": 0.9}, {"pattern": "block"}, {"dtype": "float16", "dim": 33},
     ]  # fmt: skip
     return [Case(design=design, **option) for option in options for design in DESIGNS]
+
+
+def passes() -> list[Case]:
+    """The gradients from one kernel, or from two, where both are to be had."""
+    options: list[dict[str, Any]] = [
+        {}, {"queries": 33, "keys": 65}, {"bias": "float"}, {"causal": True}, {"heads": 6}, {"keys": 3, "ratio": 0.9},
+        {"dim": 128, "value_dim": 128}, {"dim": 33, "dtype": "float16"}, {"queries": 577, "keys": 1025, "batch": 1},
+        {"pattern": "token", "bias": "bool", "no_key_rows": True}, {"pattern": "block"}, {"design": "stored"},
+    ]  # fmt: skip
+    return [Case(**option, passes=number) for option in options for number in (1, 2)]
 
 
 def lengths() -> list[Case]:
@@ -147,14 +159,24 @@ def ratios() -> list[Case]:
 
 def cases() -> list[dict[str, Any]]:
     """Return all cases, each label once."""
-    listed = masks() + patterns() + ratios() + designs() + lengths() + dims() + groups() + biases() + layouts()
+    listed = (
+        masks() + patterns() + ratios() + designs() + lengths() + passes() + dims() + groups() + biases() + layouts()
+    )
     data = {case["label"]: case for case in (one.data() for one in listed)}
     return list(data.values())
 
 
 def sampled() -> list[dict[str, Any]]:
     """Return a few of each kind at tiny sizes, for a dry run."""
-    kinds = [masks()[:16:5], masks()[15:16], patterns()[:12:5], ratios()[:1], designs()[:2], lengths()[:1]]
+    kinds = [
+        masks()[:16:5],
+        masks()[15:16],
+        patterns()[:12:5],
+        ratios()[:1],
+        designs()[:2],
+        passes()[:2],
+        lengths()[:1],
+    ]
     kinds += [dims()[1:3], groups()[:1], biases()[:3:2], layouts()[:4:3]]
     small = [shrunk(case) for kind in kinds for case in kind]
     return list({case["label"]: case for case in (one.data() for one in small)}.values())

@@ -1,5 +1,6 @@
 """Section ``features``: what lies around the kernels: compile, graphs, checkpointing, streams, memory, wide offsets."""
 
+import time
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkey
 from benchmarks.gpu import wide
 from benchmarks.gpu.accuracy import reference, torchs, with_gradients
-from benchmarks.gpu.kernels import device, need_gpu, need_kernels, outcomes
+from benchmarks.gpu.kernels import device, need_gpu, need_kernels, with_outcomes
 from benchmarks.gpu.record import NotHere
 
 __all__ = ["check"]
@@ -23,8 +24,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
     facts = FEATURES[case["label"]](is_dry) or {}
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    seen = outcomes()
-    return {"state": "pass", **facts, **({"self_test": seen} if seen else {})}
+    return with_outcomes({"state": "pass", **facts})
 
 
 def inputs(is_dry: bool, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
@@ -50,6 +50,37 @@ def assert_differ(got: list[Tensor], want: list[Tensor], what: str) -> None:
 
 def compile_backend(is_dry: bool) -> str:
     return "aot_eager" if is_dry else "inductor"
+
+
+def self_test(is_dry: bool) -> dict[str, Any]:
+    """Each kind passes the package's own test, quickly, and torch's generator does not move."""
+    need_gpu()
+    try:
+        from dropkey.ops.triton.self_test import forget, outcomes
+    except ImportError as error:
+        raise NotHere(f"this version has no self-test: {error}") from None
+    seconds, first = {}, {}
+    for dtype in (torch.bfloat16, torch.float32):
+        tensors = inputs(is_dry, dtype)
+        for pattern in ("element", "column", "token", "block", "cross"):
+            grid = {"grid_size": (14, 14), "num_prefix_tokens": 1} if pattern in ("block", "cross") else {}
+            for causal in (False, True):
+                label = f"{pattern} {dtype} {'causal' if causal else ''}".strip()
+                before = torch.cuda.get_rng_state()
+                for found in (first, seconds):  # the first time kernels are compiled, the second time they are there
+                    forget()
+                    torch.cuda.synchronize()
+                    began = time.perf_counter()
+                    attend(*tensors[:3], pattern=pattern, is_causal=causal, **grid)
+                    torch.cuda.synchronize()
+                    found[label] = round(time.perf_counter() - began, 3)
+                assert torch.equal(before, torch.cuda.get_rng_state()), f"{label}: the generator has moved"
+                bad = {kind: text for kind, text in outcomes().items() if text != "passed"}
+                assert outcomes(), f"{label}: nothing was tested"
+                assert not bad, str(bad)
+    slow = {label: number for label, number in seconds.items() if number > 0.2}
+    assert not slow, f"above 0.2 s with compiled kernels: {slow}"
+    return {"seconds": seconds, "seconds_with_compilation": first}
 
 
 def repeats_bit_for_bit(is_dry: bool) -> None:
@@ -252,7 +283,8 @@ def block_at_a_changing_ratio(is_dry: bool) -> None:
 FEATURES = {
     function.__name__: function
     for function in (
-        implicit_seed, repeats_bit_for_bit, no_synchronization, compiled_equals_eager, ratio_without_recompiling,
+        self_test, implicit_seed, repeats_bit_for_bit, no_synchronization, compiled_equals_eager,
+        ratio_without_recompiling,
         cuda_graph, cuda_graph_ratio, checkpointing, two_streams, timm_model, linear_memory,
         wide.wide_strides, wide.many_elements, block_at_a_changing_ratio,
     )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import dropkey
-from benchmarks.gpu.kernels import device, need_kernels, outcomes
+from benchmarks.gpu.kernels import device, need_kernels, with_outcomes
 
 __all__ = ["check"]
 
@@ -19,8 +19,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
     torch.nn.functional.scaled_dot_product_attention(*tensors).sum().backward()  # torch itself is ready
     seconds = [one_call(tensors, case["backend"]) for _ in range(2)]
     facts = {"first_s": round(seconds[0], 3), "second_s": round(seconds[1], 5)}
-    seen = outcomes()
-    return {"state": "measured", **facts, **({"self_test": seen} if seen else {})}
+    return with_outcomes({"state": "measured", **facts})
 
 
 def one_call(tensors: list[torch.Tensor], backend: str) -> float:

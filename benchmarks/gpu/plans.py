@@ -11,6 +11,7 @@ __all__ = ["FEATURES", "correctness", "features", "first_call", "step", "time", 
 
 # Names of functions of ``features``, most important first.
 FEATURES = (
+    "self_test",
     "implicit_seed",
     "repeats_bit_for_bit",
     "no_synchronization",
@@ -41,7 +42,7 @@ SIZES = [
 FLEX_SIZES = [(1025, 12, 64), (197, 12, 64)]
 TINY = (17, 2, 16)
 
-KERNELS = ("forward", "query", "key_value")
+KERNELS = ("forward", "gradients", "query", "key_value")
 TUNED = ((197, 128, 12, 64), (1025, 24, 12, 64), (197, 128, 8, 128), (1025, 24, 8, 128))  # N, B, H, D
 MOST_TILES = 8
 
@@ -65,18 +66,25 @@ def time(record: Record) -> None:
     sizes = [TINY] if record.is_dry else SIZES
     listed: list[dict[str, Any]] = [{"label": "a large product"}, *(size_case(*size) for size in sizes)]
     if not record.is_dry:
-        listed += [size_case(*size, only=[FLEX, "sdpa flash"]) for size in FLEX_SIZES]
+        listed[8:8] = [size_case(*size, only=[FLEX, "sdpa flash"]) for size in FLEX_SIZES]
+    besides = [{**size_case(*size), "kind": "beside"} for size in sizes[:2]]
+    for case in besides:
+        case["label"] = f"beside the product, {case['label']}"
+    listed[4:4] = besides
     record.plan(case["label"] for case in listed)
-    worker, peak = Worker("timing", record.is_dry), None
+    workers, peak = {kind: Worker(kind, record.is_dry) for kind in ("timing", "beside")}, None
     for case in listed:
         if record.left < 4:
             break
+        worker = workers[case.get("kind", "timing")]
         facts = asked(worker, record, {**case, "peak": peak}, FLEX_LIMIT if case.get("only") else None)
         if case.get("only") and facts["state"] == "fail":
             facts.update(state="not run", reason=facts["error"])
         peak = facts.get("tflops", peak)
         record.add(case["label"], **facts)
-    worker.close()
+        if worker is workers["beside"]:
+            worker.close()
+    workers["timing"].close()
 
 
 def size_case(tokens: int, heads: int, dim: int, only: list[str] | None = None) -> dict[str, Any]:

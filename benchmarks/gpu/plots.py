@@ -22,7 +22,11 @@ def draw(report: Mapping[str, Any], out: Path) -> list[str]:
 
 def points_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of forward and backward, at the head dimension and number of heads measured first."""
-    cases = [case for case in report["sections"].get("time", {"cases": []})["cases"] if case.get("rows")]
+    cases = [
+        case
+        for case in report["sections"].get("time", {"cases": []})["cases"]
+        if case.get("rows") and case["label"].startswith("B ")
+    ]
     if not cases:
         return []
     inputs = [{**case.get("case", {}), **parsed(case["label"])} for case in cases]

@@ -1,10 +1,14 @@
 """A small kernel that says whether Triton works here."""
 
+import os
+
 import torch
 import triton
 import triton.language as tl
 
-__all__ = ["probe"]
+__all__ = ["IS_INTERPRETING", "probe"]
+
+IS_INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @triton.jit(do_not_specialize=["count"])

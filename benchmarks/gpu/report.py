@@ -119,8 +119,8 @@ def aims(sections: Mapping[str, Entry]) -> str:
     ]
     rows = [["size and direction", *(f"{own}/{base.split()[1]}" for own, base in names)]]
     for case in measured(sections, "time"):
-        for direction in dict.fromkeys(row["direction"] for row in case.get("rows", [])):
-            by_name = {row["contender"]: row for row in case["rows"] if row["direction"] == direction}
+        for direction in dict.fromkeys(row.get("direction") for row in case.get("rows", [])):
+            by_name = {row["contender"]: row for row in case["rows"] if row.get("direction") == direction}
             ratios = [(by_name.get(f"dropkey {own}") or {}).get(f"over {base}") for own, base in names]
             if any(ratio is not None for ratio in ratios):
                 cells = ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
@@ -133,6 +133,8 @@ def time_table(case: Entry) -> str:
     """Return the times of one size, a block a direction."""
     columns = ["contender", "median_ms", "p10_ms", "p90_ms", "tflops", "of_product", "peak_mib", "host_ms"]
     columns += ["over dropkey off", "over sdpa flash", "over sdpa cudnn"]
+    if case["label"].startswith("beside"):
+        return f"Bits of {case['bits_mib']} MiB {case['label']}\n{by_column(case['rows'], columns[:4])}"
     blocks = []
     for direction in dict.fromkeys(row["direction"] for row in case["rows"]):
         rows = [row for row in case["rows"] if row["direction"] == direction]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dropkey
-from benchmarks.gpu.kernels import device, outcomes
+from benchmarks.gpu.kernels import device, with_outcomes
 from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import facts_of, interleaved, peak_bytes, warmed
 from benchmarks.gpu.workers import failure, now_at
@@ -57,8 +57,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
         )
         for name, timed in times.items()
     ]
-    seen = outcomes()
-    return {"state": "measured", "rows": rows, "errors": errors, **({"self_test": seen} if seen else {})}
+    return with_outcomes({"state": "measured", "rows": rows, "errors": errors})
 
 
 def step_of(case: dict[str, Any], arm: str, is_dry: bool):

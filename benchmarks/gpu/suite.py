@@ -1,5 +1,8 @@
 """Section ``pytest``: the tests that are marked for a GPU."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,35 +12,57 @@ from benchmarks.gpu.record import Record
 
 __all__ = ["run"]
 
-QUIET = ["-q", "-p", "no:cacheprovider", "-W", "default::DeprecationWarning"]
+ALL = "tests marked for a GPU"
+OPTIONS = ["-v", "-p", "no:cacheprovider", "-W", "default::DeprecationWarning", "--color=no"]
+ENDED = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b (\S+::.*)")  # as printed by pytest-xdist
+STATES = {"PASSED": "pass", "FAILED": "fail", "ERROR": "fail", "SKIPPED": "not run"}
 
 
 def run(record: Record) -> None:
-    """Run the tests in parallel and record each."""
-    file = record.work / "pytest.xml"
-    command = [sys.executable, "-m", "pytest", "tests/ops/triton", "-m", "gpu", f"--junitxml={file}", *QUIET]
-    command += ["--collect-only", "-n", "0"] if record.is_dry else ["-n", "8"]
-    record.plan(["tests marked for a GPU"])
-    try:
-        done = subprocess.run(command, timeout=max(1.0, record.left - 1), capture_output=True, text=True, check=False)
-    except subprocess.TimeoutExpired as error:
-        print(error.stdout, flush=True)
-        record.add("tests marked for a GPU", "not run", reason="did not end in time")
-        return
-    print(done.stdout, done.stderr, flush=True)
-    last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-    record.note(exit_code=done.returncode, summary=last)
-    if "Unknown marker" in done.stderr:
-        record.add("tests marked for a GPU", "not run", reason="no test has the marker")
-    elif done.returncode == 5:
-        record.add("tests marked for a GPU", "not run", reason="no test was collected")
+    """Run the tests in parallel and record each; where time ends, those that have ended."""
+    report, screen = record.work / "pytest.xml", record.work / "pytest.txt"
+    command = [sys.executable, "-m", "pytest", "tests/ops/triton", "-m", "gpu and not slow", f"--junitxml={report}"]
+    command += [*OPTIONS, *(["--collect-only", "-q", "-n", "0"] if record.is_dry else ["-n", "8"])]
+    record.plan([ALL])
+    code = code_of(command, screen, max(1.0, record.left - 3))
+    said = screen.read_text(errors="replace")
+    print(said[-20000:], flush=True)
+    last = (said.strip().splitlines() or ["no output"])[-1].strip("= ")
+    record.note(exit_code=code, summary=last)
+    if code is None:
+        count = add_printed(record, said)
+        record.add(ALL, "not run", reason=f"they did not all end in time; {count} did")
+    elif "Unknown marker" in said or code == 5:
+        record.add(ALL, "not run", reason=f"no test was collected: {last}")
     elif record.is_dry:
-        record.add("tests marked for a GPU", "not run", reason=f"needs a GPU; {last}")
-    elif not add_tests(record, file) or done.returncode not in (0, 1):
-        tail = (done.stdout + done.stderr).splitlines()[-20:]
-        record.add("tests marked for a GPU", "fail", error=f"pytest ended with {done.returncode}: {last}", tail=tail)
+        record.add(ALL, "not run", reason=f"needs a GPU; {last}")
+    elif not add_tests(record, report) or code not in (0, 1):
+        record.add(ALL, "fail", error=f"pytest ended with {code}: {last}", tail=said.splitlines()[-20:])
     else:
-        record.add("tests marked for a GPU", "pass" if done.returncode == 0 else "fail", error=last)
+        record.add(ALL, "pass" if code == 0 else "fail", error=last)
+
+
+def code_of(command: list[str], screen: Path, limit: float) -> int | None:
+    """Run a command and return its exit code; None if it had to be stopped."""
+    with screen.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def add_printed(record: Record, said: str) -> int:
+    """Record the tests that were printed as ended; return how many there are."""
+    found = ENDED.findall(said)
+    for state, label in found:
+        facts = {"fail": {"error": "see the log"}, "not run": {"reason": "skipped"}}.get(STATES[state], {})
+        record.add(label.strip(), STATES[state], **facts)
+    return len(found)
 
 
 def add_tests(record: Record, file: Path) -> int:

@@ -217,8 +217,8 @@ def guarded(check, case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
     ours = list(dict.fromkeys(str(one.message) for one in heard if is_ours(one)))
     if ours:
         facts["warnings"] = ours
-        if facts["state"] in ("pass", "measured") and any("sdpa" in text for text in ours):
-            facts.update(state="fail", error=f"another backend took over: {ours[0]}")
+        if facts["state"] in ("pass", "measured") and any("not used" in text for text in ours):
+            facts.update(state="fail", error=f"something else ran: {ours[0]}")
     return facts
 
 
