@@ -97,11 +97,15 @@ def size_case(tokens: int, heads: int, dim: int, only: list[str] | None = None) 
 def tune(record: Record) -> None:
     """Compile all tiles side by side, then time them in one process, alone on the GPU."""
     sizes = ((17, 1, 2, 16),) if record.is_dry else TUNED
-    timed = [tile_case(size, kernel) for size in sizes for kernel in KERNELS]
+    timed = [tile_case(size, kernel) for kernels in (KERNELS[:2], KERNELS[2:]) for size in sizes for kernel in kernels]
     record.plan(case["label"] for case in timed)
     if not record.is_dry:
+        # Two sizes of one head dimension need the same kernels.
+        first = [case for case in timed if case["size"] in (TUNED[0], TUNED[2])]
         compiled = [
-            {**c, "label": f"compile {c['label']}, tile {i}", "index": i} for c in timed for i in range(MOST_TILES)
+            {**case, "label": f"compile {case['label']}, tile {i}", "index": i}
+            for case in first
+            for i in range(MOST_TILES)
         ]
         run_cases(record, "tune", compiled, num_workers(False), reserve=max(5.0, 0.45 * record.left), quiet=True)
     worker = Worker("tune", record.is_dry)

@@ -16,7 +16,9 @@ class Section(NamedTuple):
 
     def environment(self, is_dry: bool) -> dict[str, str]:
         """Return the variables that its process has besides the inherited ones."""
-        return {"TRITON_INTERPRET": "1"} if is_dry and self.interprets else {}
+        if not is_dry:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": "", **({"TRITON_INTERPRET": "1"} if self.interprets else {})}
 
 
 SECTIONS = {

@@ -38,8 +38,10 @@ def run(record: Record) -> None:
         record.add(ALL, "not run", reason=f"needs a GPU; {last}")
     elif not add_tests(record, report) or code not in (0, 1):
         record.add(ALL, "fail", error=f"pytest ended with {code}: {last}", tail=said.splitlines()[-20:])
+    elif code:
+        record.add(ALL, "fail", error=last)
     else:
-        record.add(ALL, "pass" if code == 0 else "fail", error=last)
+        record.add(ALL, "pass", summary=last)
 
 
 def code_of(command: list[str], screen: Path, limit: float) -> int | None:

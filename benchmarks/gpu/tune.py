@@ -63,7 +63,9 @@ def timed(
     own = next((row["median_ms"] for row in rows if row["tile"] == " ".join(map(str, default))), None)
     facts = {"rows": rows, "errors": errors, "default": list(default), "winner": rows[0]["tile"] if rows else None}
     facts["default_over_winner"] = round(own / rows[0]["median_ms"], 3) if own else None
-    return {"state": "measured" if rows else "fail", **facts}
+    if not rows:
+        return {"state": "fail", "error": "no tile ran", **facts}
+    return {"state": "measured", **facts}
 
 
 def tiles_of(kernel: str, dim: int, is_dry: bool) -> tuple[list[Any], Any]:

@@ -58,7 +58,7 @@ def many_elements(is_dry: bool) -> dict[str, Any]:
     worst = 0.0
     for place in places:
         # A batch entry of its own would draw another mask: the exported one is drawn for the whole, and cut.
-        keep = keep_of(place, batch, heads, tokens)
+        keep = keep_of(place, heads, tokens, query.device)
         part = query[place : place + 1, -1:].double()
         logits = torch.where(keep, part @ part.mT * dim**-0.5, -1e30)
         want = logits.softmax(-1) @ part
@@ -68,12 +68,12 @@ def many_elements(is_dry: bool) -> dict[str, Any]:
     return {"elements": query.numel(), "worst": worst}
 
 
-def keep_of(place: int, batch: int, heads: int, tokens: int) -> Tensor:
+def keep_of(place: int, heads: int, tokens: int, device: torch.device) -> Tensor:
     """Return the mask of one batch entry's last head: the counter of a head is its number among all heads."""
     from dropkey.philox import philox4x32, seed_tensor
 
-    seed = seed_tensor(DRAW["seed"], torch.device("cuda"))
-    calls, queries = torch.arange(tokens // 8, device="cuda"), torch.arange(tokens, device="cuda")[:, None]
+    seed = seed_tensor(DRAW["seed"], device)
+    calls, queries = torch.arange(tokens // 8, device=device), torch.arange(tokens, device=device)[:, None]
     number = torch.full_like(calls[:1], place * heads + heads - 1)
     words = philox4x32((calls, queries, number, torch.zeros_like(number)), seed)
     halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]

@@ -61,7 +61,11 @@ class Worker:
         if not line:
             code = self.process.wait()
             return {"state": "fail", "error": f"its process ended with code {code}", **facts}
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            self.close()
+            return {"state": "fail", "error": f"an answer that is none: {line[:200]!r}", **facts}
         if answer.get("poisoned"):
             self.close()
         return {**answer, **facts}
@@ -160,10 +164,10 @@ def asked(worker: Worker, record: Record, case: dict[str, Any], limit: float | N
         if facts["state"] != "fail":
             return facts
         culprit = facts.get("culprit") or (trace.read_text() if trace.exists() else "")
-        if record.left < 4:
+        if record.left < 4 and str(facts.get("error")).startswith("no answer"):
             what = f", at {culprit}" if culprit else ""
             return {**facts, "state": "not run", "reason": f"the section's time was over{what}"}
-        if not culprit or culprit in skip or not is_broken(facts):
+        if not culprit or culprit in skip or not is_broken(facts) or record.left < 4:
             return facts
         record.add(f"{case['label']}: {culprit}", "fail", error=facts.get("error"), tail=facts.get("tail"))
         skip.append(culprit)
@@ -171,7 +175,7 @@ def asked(worker: Worker, record: Record, case: dict[str, Any], limit: float | N
 
 def is_broken(facts: dict[str, Any]) -> bool:
     """Say whether the process had to be ended, or ended itself."""
-    return bool(facts.get("poisoned")) or facts["error"].startswith(("no answer", "its process ended"))
+    return bool(facts.get("poisoned")) or str(facts.get("error")).startswith(("no answer", "its process ended"))
 
 
 def now_at(case: dict[str, Any], name: str) -> None:

@@ -65,9 +65,11 @@ def test_kernels_are_checked_where_the_interpreter_works(dry):
 def test_a_failing_case_and_a_dying_process_are_failures_and_the_next_case_is_checked(dry):
     out, report, done = dry
     cases = {case["label"]: case for case in report["sections"]["planted_failures"]["cases"]}
-    assert [case["state"] for case in cases.values()] == ["fail", "fail", "pass"]
+    assert [case["state"] for case in cases.values()] == ["fail", "fail", "pass", "fail", "measured"]
     assert cases["wrong"]["error"] == "RuntimeError: wrong on purpose"
     assert cases["dies"]["error"] == "its process ended with code 9"
+    assert cases["parts: two"]["state"] == "fail"
+    assert cases["parts"]["done"] == ["one", "three"]
     assert done.returncode == 1
     assert "wrong on purpose" in done.stdout
     assert "RuntimeError: wrong on purpose" in (out / "report.txt").read_text()
