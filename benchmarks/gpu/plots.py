@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["draw"]
 
 BOTH = "forward + backward"
+HIGHEST_RATIO = 4.0  # what is slower lies beyond the plot
 
 
 def draw(report: Mapping[str, Any], out: Path) -> list[str]:
@@ -14,8 +15,9 @@ def draw(report: Mapping[str, Any], out: Path) -> list[str]:
     points = points_of(report)
     if not points:
         return []
+    base = "sdpa flash" if any(point.get("over sdpa flash") for point in points) else "sdpa by torch"
     return [
-        plot(points, "over sdpa flash", "time / SDPA flash", out / "ratio.png"),
+        plot(points, f"over {base}", f"time / {base}", out / "ratio.png", HIGHEST_RATIO),
         plot(points, "tflops", "TFLOP/s", out / "rate.png"),
     ]
 
@@ -46,7 +48,7 @@ def parsed(label: str) -> dict[str, int]:
     return {name: int(number) for name, number in zip(words[::2], words[1::2], strict=True)}
 
 
-def plot(points: list[dict[str, Any]], what: str, title: str, file: Path) -> str:
+def plot(points: list[dict[str, Any]], what: str, title: str, file: Path, highest: float | None = None) -> str:
     """Draw one number over the tokens, a line a contender; the legend stands beside the plot."""
     import matplotlib as mpl
 
@@ -67,6 +69,9 @@ def plot(points: list[dict[str, Any]], what: str, title: str, file: Path) -> str
     axis.set_xlabel("tokens")
     axis.set_ylabel(title)
     axis.set_ylim(bottom=0)
+    if highest is not None and axis.get_ylim()[1] > highest:
+        axis.set_ylim(top=highest)
+        axis.set_ylabel(f"{title} (cut at {highest:g})")
     heads, dim = points[0]["H"], points[0]["D"]
     axis.set_title(f"{BOTH}, bfloat16, {heads} heads of {dim}, about 32,768 tokens a batch", fontsize=10)
     axis.grid(axis="y", alpha=0.3)

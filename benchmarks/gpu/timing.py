@@ -16,7 +16,7 @@ from benchmarks.gpu.workers import failure, now_at
 __all__ = ["check"]
 
 DATASHEET_TFLOPS = 989  # dense bfloat16 of an H100 SXM and of an H200
-BASES = ("dropkey off", "sdpa flash", "sdpa cudnn")
+BASES = ("dropkey off", "sdpa flash", "sdpa cudnn", "sdpa by torch")
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
