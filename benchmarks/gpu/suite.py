@@ -13,7 +13,7 @@ from benchmarks.gpu.record import Record
 __all__ = ["run"]
 
 ALL = "tests marked for a GPU"
-OPTIONS = ["-v", "-p", "no:cacheprovider", "-W", "default::DeprecationWarning", "--color=no"]
+OPTIONS = ["-v", "-p", "no:cacheprovider", "-W", "default", "--color=no"]
 ENDED = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b (\S+::.*)")  # as printed by pytest-xdist
 STATES = {"PASSED": "pass", "FAILED": "fail", "ERROR": "fail", "SKIPPED": "not run"}
 

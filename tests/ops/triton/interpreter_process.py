@@ -181,7 +181,7 @@ def opcheck(name, *args):
 
 
 def far_apart(row_stride):
-    """Return the largest error of output and gradients where rows lie so far apart, compared with the same side by side.
+    """Return how far output and gradients differ where rows lie so far apart from those where they lie side by side.
 
     The memory between the rows is never touched.
     """
@@ -232,7 +232,6 @@ def self_tested(pattern, fault=None, **options):
 
 def _attend_with(dropkey, tensors, pattern, options):
     """Attend twice: by dispatch, which asks before it calls, and by the operator alone, as a compiled graph does."""
-    import torch
 
     from dropkey.ops.call import AttentionCall, Draw
     from dropkey.ops.dispatch import BACKENDS

@@ -8,13 +8,13 @@ import triton.language as tl
 
 from dropkey.ops.triton.logits import (
     exponential,
+    limit_of,
     load_rows,
     masked_logits,
     product,
     rounded,
     scores_and_keep,
     store_rows,
-    limit_of,
     whole_tiles,
 )
 from dropkey.ops.triton.philox import tile_keys
@@ -139,7 +139,8 @@ def key_value_kernel(
             place = (batch, batch_head, start_q, num_queries, num_keys)
             scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
             logits = masked_logits(
-                scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k, head_bias, bias_strides,
+                scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k,
+                head_bias, bias_strides,
                 PATTERN, BIAS, BIAS_PER_QUERY, CAUSAL, BLOCK_M, BLOCK_N, CAUSAL, BASE_2,
             )  # fmt: skip
             if not BASE_2:

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from dropkey.ops.triton.logits import (
     exponential,
+    limit_of,
     load_rows,
     logarithm,
     masked_logits,
@@ -12,7 +13,6 @@ from dropkey.ops.triton.logits import (
     rounded,
     scores_and_keep,
     store_rows,
-    limit_of,
     whole_tiles,
 )
 from dropkey.ops.triton.philox import tile_keys
@@ -30,16 +30,19 @@ def forward_kernel(
     query_strides, key_strides, value_strides, bias_strides, out_strides,
     num_heads, num_queries, num_keys,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
-    CAUSAL: tl.constexpr, STORE: tl.constexpr, LATE: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, STORE: tl.constexpr, LATE: tl.constexpr, UPCAST: tl.constexpr,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (3, B, H, Nq): what backward needs to know of a row.
 
     ``scale`` includes log2(e), but in float32. LATE: it is positive, of an ordinary size, and applied after the row's
-    maximum is taken away, in one instruction; that takes a call without a bias. Row maximum and row sum are kept apart, so that a row whose allowed keys
-    are all dropped (its maximum is DROPPED) counts its allowed keys. Stored are, in the base of the logits, the log of
-    the row's sum of exponentials, the logit of a dropped key: -inf in an ordinary row, and what was rounded off the
-    first. In a row that has lost all its keys they are 0, minus the log of its number of allowed keys, and 0.
+    maximum is taken away, in one instruction; for calls without a bias.
+
+    Row maximum and row sum are kept apart, so that a row whose allowed keys are all dropped (its maximum is DROPPED)
+    counts its allowed keys. Stored are, in the base of the logits, the log of the row's sum of exponentials, the logit
+    of a dropped key: -inf in an ordinary row, and what was rounded off the first. In a row that has lost all its keys
+    they are 0, minus the log of its number of allowed keys, and 0.
     """
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
     batch_head = tl.program_id(0) // num_tiles

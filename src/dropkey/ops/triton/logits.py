@@ -7,6 +7,7 @@ from dropkey.ops.triton.philox import in_tile_order, kept_bits, kept_keys, philo
 
 __all__ = [
     "exponential",
+    "limit_of",
     "load_rows",
     "logarithm",
     "masked_logits",
@@ -14,7 +15,6 @@ __all__ = [
     "rounded",
     "scores_and_keep",
     "store_rows",
-    "limit_of",
     "whole_tiles",
 ]
 

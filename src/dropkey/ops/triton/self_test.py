@@ -123,7 +123,7 @@ def _errors(inputs: Inputs, is_stored: bool) -> dict[str, float]:
 
 def _small(inputs: Inputs) -> Inputs:
     """Return a small call of the same kind."""
-    query, key, value = inputs[:3]
+    query, key = inputs[:2]
     group = query.shape[1] // key.shape[1]
     num_queries, num_keys = _length(query.shape[2]), _length(key.shape[2])
     shapes = [(1, 2 * group, num_queries), (1, 2, num_keys), (1, 2, num_keys)]

@@ -10,13 +10,13 @@ import triton.language as tl
 
 from dropkey.ops.triton.logits import (
     exponential,
+    limit_of,
     load_rows,
     masked_logits,
     product,
     rounded,
     scores_and_keep,
     store_rows,
-    limit_of,
 )
 from dropkey.ops.triton.philox import tile_keys
 
@@ -53,8 +53,8 @@ def gradients_kernel(
 ):  # fmt: skip
     """Write the gradients of a part of the keys of one head, and what they add to that of the queries.
 
-    A part are ``part_size`` keys, a multiple of BLOCK_N. Where it is all keys (IS_WHOLE), the gradient of the queries is written;
-    else the part's sum is left in ``partial`` (parts, B * H, Nq, BLOCK_DIM), float32, for ``sum_kernel``.
+    A part are ``part_size`` keys, a multiple of BLOCK_N. Where it is all keys (IS_WHOLE), the gradient of the queries
+    is written; else the part's sum is left in ``partial`` (parts, B * H, Nq, BLOCK_DIM), float32, for ``sum_kernel``.
     """
     num_parts = tl.cdiv(num_keys, part_size)
     num_kv_heads = num_heads // GROUP
@@ -92,7 +92,8 @@ def gradients_kernel(
                     place = (batch, batch_head, start_q, num_queries, num_keys)
                     scores, keep = scores_and_keep(q, k, draw, place, start_k, PATTERN, False, BLOCK_M, BLOCK_N, UPCAST)
                     logits = masked_logits(
-                        scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k, head_bias, bias_strides,
+                        scores, keep, (dropped - log_sum)[:, None], scale, log_sum[:, None], place, start_k,
+                        head_bias, bias_strides,
                         PATTERN, BIAS, BIAS_PER_QUERY, False, BLOCK_M, BLOCK_N, LAST, True,
                     )  # fmt: skip
                     attn = exponential(logits, True)

@@ -59,6 +59,26 @@ _FLOAT32_AMD = {
 }
 
 
+# On Hopper in half precision, by padded head dimension.
+_WORTH_TIMING: dict[str, dict[int, list[tuple[int, int, int, int]]]] = {
+    "forward": {
+        64: [(128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)],
+        128: [(128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (128, 128, 8, 2), (64, 128, 8, 2), (64, 32, 4, 3)],
+    },
+    "gradients": {
+        64: [(128, 64, 8, 2), (64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 8, 1), (64, 32, 4, 2), (64, 128, 8, 1)],
+    },
+    "query": {
+        64: [(64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (64, 128, 4, 2)],
+        128: [(64, 64, 4, 1), (64, 64, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 1)],
+    },
+    "key_value": {
+        64: [(64, 64, 4, 1), (64, 64, 4, 3), (32, 64, 4, 2), (64, 128, 8, 2), (64, 128, 8, 1), (128, 64, 8, 2)],
+        128: [(64, 64, 4, 1), (64, 64, 8, 1), (64, 64, 8, 2), (64, 128, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1)],
+    },
+}
+
+
 def default_tile(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Tile:
     """Return the tile of a kernel.
 
@@ -76,7 +96,8 @@ def default_tile(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Til
 def candidate_tiles(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> list[Tile]:
     """Return the default tile and those worth timing against it."""
     m, n, warps, stages = default_tile(kernel, block_dim, is_float32, gpu)
-    others = [
+    others = [] if is_float32 or gpu != "hopper" else _WORTH_TIMING[kernel].get(max(64, block_dim), [])
+    others = others or [
         (m, n, warps, stages + 1),
         (m, n, 4 if warps == 8 else 8, stages),
         (m, 2 * n, warps, stages),
