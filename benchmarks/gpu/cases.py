@@ -37,7 +37,6 @@ class Case:
     layout: str = "contiguous"
     ratio: float = 0.3
     design: str = ""  # "" is what a user gets
-    passes: int = 0  # kernels that give the gradients, 1 or 2; 0 is what a user gets
 
     def data(self) -> dict[str, Any]:
         """Return the case for JSON, with a label of what differs from the ordinary."""
@@ -63,8 +62,7 @@ def masks() -> list[Case]:
         for case in own
         if case.pattern in ("element", "column", "block")
     ]
-    passes = [replace(case, passes=2) for case in own if case.check != "forward"]
-    return own + devices + designed + passes + longer + float32
+    return own + devices + designed + longer + float32
 
 
 def patterns() -> list[Case]:
@@ -87,16 +85,6 @@ def designs() -> list[Case]:
     return [Case(design=design, **option) for option in options for design in DESIGNS]
 
 
-def passes() -> list[Case]:
-    """The gradients from one kernel, or from two, where both are to be had."""
-    options: list[dict[str, Any]] = [
-        {}, {"queries": 33, "keys": 65}, {"bias": "float"}, {"causal": True}, {"heads": 6}, {"keys": 3, "ratio": 0.9},
-        {"dim": 128, "value_dim": 128}, {"dim": 33, "dtype": "float16"}, {"queries": 577, "keys": 1025, "batch": 1},
-        {"pattern": "token", "bias": "bool", "no_key_rows": True}, {"pattern": "block"}, {"design": "stored"},
-    ]  # fmt: skip
-    return [Case(**option, passes=number) for option in options for number in (1, 2)]
-
-
 def lengths() -> list[Case]:
     """Odd numbers of queries and keys."""
     pairs = [(1, 197), (197, 1), (33, 577), (577, 33), (1025, 65), (65, 128), (128, 128)]
@@ -108,7 +96,7 @@ def lengths() -> list[Case]:
 def dims() -> list[Case]:
     """Head dimensions in every dtype; values of another dimension now and then."""
     same = [Case(dtype=dtype, dim=dim, value_dim=dim, queries=65, keys=130) for dim in DIMS for dtype in DTYPES]
-    pairs = [(12, 33), (33, 12), (64, 128), (128, 64), (16, 256), (80, 72)]
+    pairs = [(12, 33), (33, 12), (64, 16), (40, 8), (64, 128), (128, 64), (16, 256), (256, 16), (80, 72)]
     other = [Case(dim=a, value_dim=b, queries=65, keys=130) for a, b in pairs]
     return same + other + [replace(case, dtype="float32") for case in other[:3]]
 
@@ -159,9 +147,7 @@ def ratios() -> list[Case]:
 
 def cases() -> list[dict[str, Any]]:
     """Return all cases, each label once."""
-    listed = (
-        masks() + patterns() + ratios() + designs() + lengths() + passes() + dims() + groups() + biases() + layouts()
-    )
+    listed = masks() + patterns() + ratios() + designs() + lengths() + dims() + groups() + biases() + layouts()
     data = {case["label"]: case for case in (one.data() for one in listed)}
     return list(data.values())
 
@@ -174,7 +160,6 @@ def sampled() -> list[dict[str, Any]]:
         patterns()[:12:5],
         ratios()[:1],
         designs()[:2],
-        passes()[:2],
         lengths()[:1],
     ]
     kinds += [dims()[1:3], groups()[:1], biases()[:3:2], layouts()[:4:3]]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.gpu.kernels import call_of, design, in_passes, need_gpu
+from benchmarks.gpu.kernels import call_of, design, need_gpu
 from benchmarks.gpu.plans import FLEX
 from benchmarks.gpu.record import NotHere
 
@@ -19,14 +19,9 @@ RATIO, SEED = 0.3, 11
 LARGEST_MAP = 12e9  # bytes of attention weights that the paper's lines may take
 
 
-def ours(tensors: list[Tensor], name: str, pattern: str = "element", passes: int | None = None) -> Attend:
-    """Return our kernel with one way to draw; the seed is on the device already, as a user's implicit one is.
-
-    ``passes`` is looked at by whoever runs backward.
-    """
+def ours(tensors: list[Tensor], name: str, pattern: str = "element") -> Attend:
+    """Return our kernel with one way to draw; the seed is on the device already, as a user's implicit one is."""
     backend = design(name)
-    with in_passes(passes):
-        pass  # it can be done here
     seed = torch.full((), SEED, dtype=torch.int64, device=tensors[0].device)
     ratio = torch.tensor(RATIO, dtype=torch.float64)
     return lambda q, k, v: backend.attend(call_of([q, k, v], ratio, pattern, seed))
@@ -96,7 +91,6 @@ def contenders() -> dict[str, Callable[[list[Tensor]], Attend]]:
         "dropkey off": functools.partial(ours, name="off"),
         "dropkey as shipped": functools.partial(ours, name=""),
         "dropkey stored": functools.partial(ours, name="stored"),
-        "dropkey inline, two passes": functools.partial(ours, name="inline", passes=2),
         "dropkey ahead": functools.partial(ours, name="ahead"),
         "sdpa flash": functools.partial(torchs, backend=SDPBackend.FLASH_ATTENTION),
         "sdpa cudnn": functools.partial(torchs, backend=SDPBackend.CUDNN_ATTENTION),

@@ -1,8 +1,6 @@
 """Our kernels as every section calls them, and whether they can run here at all."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from dropkey.ops.triton import backend, operators
 from dropkey.ops.triton.backend import Triton
 from dropkey.patterns import Pattern, named_pattern
 
-__all__ = ["call_of", "design", "device", "in_passes", "need_gpu", "need_kernels", "trust_kernels", "with_outcomes"]
+__all__ = ["call_of", "design", "device", "need_gpu", "need_kernels", "trust_kernels", "with_outcomes"]
 
 
 def device() -> str:
@@ -64,26 +62,6 @@ def design(name: str) -> Triton:
         return Triton(design=name)
     except (AssertionError, TypeError) as error:
         raise NotHere(f"this version has no design {name!r} ({error})") from None
-
-
-@contextlib.contextmanager
-def in_passes(number: int | None) -> Iterator[None]:
-    """Let one kernel give all gradients (1), or two (2); None leaves it to the backend."""
-    if number is None:
-        yield
-        return
-    from dropkey.ops.triton import launch
-
-    if "IS_SINGLE_PASS" not in vars(launch):
-        if number == 2:  # there is no other way
-            yield
-            return
-        raise NotHere("this version has no backward of one pass")
-    before, launch.IS_SINGLE_PASS = launch.IS_SINGLE_PASS, number == 1
-    try:
-        yield
-    finally:
-        launch.IS_SINGLE_PASS = before
 
 
 def call_of(

@@ -42,7 +42,7 @@ SIZES = [
 FLEX_SIZES = [(1025, 12, 64), (197, 12, 64)]
 TINY = (17, 2, 16)
 
-KERNELS = ("forward", "gradients", "query", "key_value")
+KERNELS = ("forward", "query", "key_value")
 TUNED = ((197, 128, 12, 64), (1025, 24, 12, 64), (197, 128, 8, 128), (1025, 24, 8, 128))  # N, B, H, D
 MOST_TILES = 8
 
@@ -97,7 +97,7 @@ def size_case(tokens: int, heads: int, dim: int, only: list[str] | None = None) 
 def tune(record: Record) -> None:
     """Compile all tiles side by side, then time them in one process, alone on the GPU."""
     sizes = ((17, 1, 2, 16),) if record.is_dry else TUNED
-    timed = [tile_case(size, kernel) for kernels in (KERNELS[:2], KERNELS[2:]) for size in sizes for kernel in kernels]
+    timed = [tile_case(size, kernel) for size in sizes for kernel in KERNELS]
     record.plan(case["label"] for case in timed)
     if not record.is_dry:
         # Two sizes of one head dimension need the same kernels.

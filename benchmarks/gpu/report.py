@@ -78,9 +78,10 @@ def tables(sections: Mapping[str, Entry]) -> list[str]:
     for case in measured(sections, "time"):
         found.append(time_table(case) if "rows" in case else f"{case['label']}: {case.get('tflops')} TFLOP/s")
     found += [tune_table(case) for case in measured(sections, "tune") if "rows" in case]
-    first = [[c["label"], str(c.get("first_s")), str(c.get("second_s"))] for c in measured(sections, "first_call")]
+    phases = ("import_s", "first_s", "second_s", "tested_again_s")
+    first = [[c["label"], *(str(c.get(phase)) for phase in phases)] for c in measured(sections, "first_call")]
     if first:
-        found.append("First call, seconds\n" + aligned([["backend and cache", "first", "second"], *first]))
+        found.append("First call, seconds\n" + aligned([["backend and cache", *phases], *first]))
     columns = ["arm", "median_ms", "p10_ms", "p90_ms", "ratio", "peak_mib", "host_ms", "first_step_s"]
     for case in measured(sections, "step"):
         found.append(f"Training step, {case['label']}\n{by_column(case['rows'], columns)}{errors_of(case)}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.contenders import contenders
-from benchmarks.gpu.kernels import device, in_passes, need_gpu, with_outcomes
+from benchmarks.gpu.kernels import device, need_gpu, with_outcomes
 from benchmarks.gpu.plans import FLEX
 from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import facts_of, interleaved, peak_bytes, warmed
@@ -35,7 +35,7 @@ def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
     for direction in ("forward", "forward + backward"):
         runs, hosts, peaks = {}, {}, {}
         for name, attend in built.items():
-            run_one = runner(name, attend, leaves, grad_out, direction == "forward")
+            run_one = runner(attend, leaves, grad_out, direction == "forward")
             now_at(case, name)
             try:
                 hosts[name] = warmed(run_one, 1 if is_dry else 3)
@@ -73,7 +73,7 @@ def built_contenders(case: dict[str, Any], tensors: list[Tensor]) -> tuple[dict[
     return built, errors
 
 
-def runner(name: str, attend, leaves: list[Tensor], grad_out: Tensor, is_forward: bool):
+def runner(attend, leaves: list[Tensor], grad_out: Tensor, is_forward: bool):
     """Return one call."""
 
     def forward() -> None:
@@ -81,8 +81,7 @@ def runner(name: str, attend, leaves: list[Tensor], grad_out: Tensor, is_forward
             attend(*leaves)
 
     def both() -> None:
-        with in_passes(2 if name.endswith("two passes") else None):
-            torch.autograd.grad(attend(*leaves), leaves, grad_out)
+        torch.autograd.grad(attend(*leaves), leaves, grad_out)
 
     return forward if is_forward else both
 

@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.kernels import call_of, design, device, in_passes, need_gpu, need_kernels, trust_kernels
+from benchmarks.gpu.kernels import call_of, design, device, need_gpu, need_kernels, trust_kernels
 from benchmarks.gpu.record import NotHere
 from benchmarks.gpu.stopwatch import interleaved, warmed
 from benchmarks.gpu.workers import failure, now_at
 
 __all__ = ["check"]
-
-PASSES = {"gradients": 1, "query": 2, "key_value": 2}  # which way of backward a kernel belongs to
 
 
 def check(case: dict[str, Any], is_dry: bool) -> dict[str, Any]:
@@ -75,8 +73,6 @@ def tiles_of(kernel: str, dim: int, is_dry: bool) -> tuple[list[Any], Any]:
 
     if is_dry or not torch.cuda.is_available():
         return [INTERPRETED], INTERPRETED
-    with in_passes(PASSES.get(kernel)):
-        pass  # it can be done here
     gpu = current_gpu(torch.device("cuda", torch.cuda.current_device()))
     try:
         return candidate_tiles(kernel, dim, False, gpu), default_tile(kernel, dim, False, gpu)
@@ -103,7 +99,7 @@ def runner(kernel: str, tile: Any, tensors: list[Tensor], grad_out: Tensor):
             backend.attend(call)
 
     def backward() -> None:
-        with forced(kernel, tile), in_passes(PASSES[kernel]):
+        with forced(kernel, tile):
             if not kept:
                 kept.append(backend.attend(call))
             torch.autograd.grad(kept[0], tensors, grad_out, retain_graph=True)

@@ -70,28 +70,22 @@ def moved(value: Any, device: str) -> Any:
     return type(value)(moved(item, device) for item in value) if isinstance(value, tuple | list) else value
 
 
-def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=False, passes=None, **options):
+def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=False, **options):
     """Return output and gradients of query, key and value.
 
-    With ``ratio_in_memory`` the kernels read the ratio themselves, as they do where it is on the GPU. ``passes``: of
-    backward, where 1 and 2 are possible.
+    With ``ratio_in_memory`` the kernels read the ratio themselves, as they do where it is on the GPU.
     """
     import dropkey
     from dropkey.ops.dispatch import BACKENDS
     from dropkey.ops.triton import launch
 
     threshold_of, BACKENDS["triton"].design = launch.threshold_of, design
-    is_single_pass, launch.IS_SINGLE_PASS = (
-        launch.IS_SINGLE_PASS,
-        launch.IS_SINGLE_PASS if passes is None else passes == 1,
-    )
     if ratio_in_memory:
         launch.threshold_of = lambda ratio: ratio
     try:
         return _attend(dropkey, query, key, value, grad_out, **options)
     finally:
         launch.threshold_of, BACKENDS["triton"].design = threshold_of, "inline"
-        launch.IS_SINGLE_PASS = is_single_pass
 
 
 def _attend(dropkey, query, key, value, grad_out, **options):

@@ -73,9 +73,9 @@ def assert_accurate(got, tensors, **options) -> None:
         assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
 
 
-def check(interpreter, tensors, passes=None, **options) -> list[Tensor]:
+def check(interpreter, tensors, **options) -> list[Tensor]:
     options = {"drop_ratio": 0.3, "seed": 11, **options}
-    got = interpreter("attend", *tensors, passes=passes, **options)
+    got = interpreter("attend", *tensors, **options)
     assert_accurate(got, tensors, **options)
     return got
 
@@ -91,24 +91,8 @@ def test_head_dims(interpreter, dim, value_dim):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("passes", [1, 2])
-def test_half_precision(interpreter, dtype, passes):
-    check(interpreter, inputs(dim=64, dtype=dtype), passes=passes)
-
-
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_every_pattern_in_one_pass(interpreter, pattern):
-    check(interpreter, inputs(batch=2, dtype=torch.float16), passes=1, pattern=pattern, **grid(pattern, 45))
-
-
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 65), (33, 8), (64, 32), (40, 100)])
-@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 2), (12, 12)])  # parts of the keys, or all in a program
-def test_lengths_in_one_pass(interpreter, queries, keys, heads, kv_heads):
-    tensors = inputs(heads=heads, kv_heads=kv_heads, queries=queries, keys=keys, dim=12, dtype=torch.float16)
-    bias = torch.randn(queries, keys, generator=torch.Generator().manual_seed(5)).masked_fill(
-        torch.arange(queries * keys).view(queries, keys) % 5 == 3, -torch.inf
-    )
-    check(interpreter, tensors, passes=1, attn_bias=bias, drop_ratio=0.6)
+def test_half_precision(interpreter, dtype):
+    check(interpreter, inputs(dim=64, dtype=dtype))
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 65), (33, 8), (64, 32)])
@@ -147,15 +131,17 @@ def test_bias_of_another_dtype(interpreter):
     check(interpreter, inputs(), attn_bias=bias.half(), is_causal=True)
 
 
-def test_a_row_that_lost_all_keys(interpreter):
-    tensors = inputs(heads=4, keys=3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("scale", [None, 1 / 3, -0.7])
+def test_a_row_that_lost_all_keys(interpreter, dtype, scale):
+    tensors = inputs(heads=4, keys=3, dtype=dtype)
     keep = exported(tensors, drop_ratio=0.8, seed=11)
     lost = ~keep.any(-1)
     assert lost.any()
     assert not lost.all()
-    out, grad_query, grad_key, _ = check(interpreter, tensors, drop_ratio=0.8)
+    out, grad_query, grad_key, _ = check(interpreter, tensors, drop_ratio=0.8, scale=scale)
     mean = tensors[2].mean(2, keepdim=True).expand_as(out)
-    torch.testing.assert_close(out[lost], mean[lost])
+    torch.testing.assert_close(out[lost], mean[lost], **({} if dtype == torch.float32 else {"rtol": 0, "atol": 0.03}))
     assert (grad_query[lost] == 0).all()
     assert grad_key.isfinite().all()
 

@@ -29,7 +29,7 @@ def query_kernel(
     num_heads, num_queries, num_keys, num_rows,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
     CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_query``, and ``delta`` (B, H, Nq), the row sums of out * grad_out, for the other kernel."""
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
@@ -40,8 +40,8 @@ def query_kernel(
     rows = tl.arange(0, BLOCK_M)
     inside = start_q + rows < num_queries
     q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
-    o = load_rows(out, out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_VALUE_DIM)
-    do = load_rows(grad_out, grad_out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_VALUE_DIM)
+    o = load_rows(out, out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_DIM)
+    do = load_rows(grad_out, grad_out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_DIM)
     row = batch_head.to(tl.int64) * num_queries + start_q + rows
     row_delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     tl.store(delta + row, row_delta, mask=inside)
@@ -73,7 +73,7 @@ def query_kernel(
             attn = exponential(logits, BASE_2)
             v = load_rows(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
-                VALUE_DIM, BLOCK_VALUE_DIM,
+                VALUE_DIM, BLOCK_DIM,
             )  # fmt: skip
             if not BASE_2:
                 tl.debug_barrier()
@@ -103,7 +103,7 @@ def key_value_kernel(
     num_heads, num_queries, num_keys, num_rows,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
     CAUSAL: tl.constexpr, UPCAST: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    VALUE_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``grad_key`` and ``grad_value`` of a tile of keys, summed over the query heads that share them."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)
@@ -114,10 +114,10 @@ def key_value_kernel(
     draw = (kept, tl.load(seed), limit_of(threshold))
     rows, cols = tl.arange(0, BLOCK_M), tile_keys(BLOCK_N)
     k = load_rows(key, key_strides, batch, kv_head, start_k, cols, num_keys, DIM, BLOCK_DIM)
-    v = load_rows(value, value_strides, batch, kv_head, start_k, cols, num_keys, VALUE_DIM, BLOCK_VALUE_DIM)
+    v = load_rows(value, value_strides, batch, kv_head, start_k, cols, num_keys, VALUE_DIM, BLOCK_DIM)
     BASE_2: tl.constexpr = k.dtype != tl.float32
     key_acc = tl.zeros((BLOCK_N, BLOCK_DIM), tl.float32)
-    value_acc = tl.zeros((BLOCK_N, BLOCK_VALUE_DIM), tl.float32)
+    value_acc = tl.zeros((BLOCK_N, BLOCK_DIM), tl.float32)
     first = 0
     if CAUSAL:
         first = start_k // BLOCK_M * BLOCK_M
@@ -129,9 +129,7 @@ def key_value_kernel(
         for start_q in range(first, num_queries, BLOCK_M):
             start_q = tl.multiple_of(start_q, BLOCK_M)
             q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
-            do = load_rows(
-                grad_out, grad_out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_VALUE_DIM
-            )
+            do = load_rows(grad_out, grad_out_strides, batch, head, start_q, rows, num_queries, VALUE_DIM, BLOCK_DIM)
             row, inside = batch_head * num_queries + start_q + rows, start_q + rows < num_queries
             # Beyond the last query the row sum is infinite, so that its weights are 0.
             log_sum = tl.load(row_stats + row, mask=inside, other=float("inf"))
@@ -176,6 +174,6 @@ def key_value_kernel(
         num_keys,
         value_acc,
         VALUE_DIM,
-        BLOCK_VALUE_DIM,
+        BLOCK_DIM,
         UPCAST,
     )

@@ -19,9 +19,9 @@ from dropkey.ops.triton.philox import tile_keys
 
 __all__ = ["forward_kernel"]
 
-# As in the reference, in either base: so far below any logit that its weight is exactly 0.
-DROPPED_2 = tl.constexpr(-1e30 * 1.4426950408889634)
-DROPPED_E = tl.constexpr(-1e30)
+# So far below any logit that its weight is exactly 0. A power of two, which scales without rounding: else the product
+# that is rounded (the row's maximum) and the one that is not (in a multiply-add) would differ.
+DROPPED = tl.constexpr(-(2.0**100))
 
 
 @triton.jit(do_not_specialize=["threshold", "num_heads", "num_queries", "num_keys"])
@@ -31,7 +31,7 @@ def forward_kernel(
     num_heads, num_queries, num_keys,
     GROUP: tl.constexpr, PATTERN: tl.constexpr, BIAS: tl.constexpr, BIAS_PER_QUERY: tl.constexpr,
     CAUSAL: tl.constexpr, STORE: tl.constexpr, LATE: tl.constexpr, UPCAST: tl.constexpr,
-    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE_DIM: tl.constexpr,
+    DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write ``out`` (B, H, Nq, Dv) and ``row_stats`` (3, B, H, Nq): what backward needs to know of a row.
@@ -51,14 +51,13 @@ def forward_kernel(
     rows = tl.arange(0, BLOCK_M)
     q = load_rows(query, query_strides, batch, head, start_q, rows, num_queries, DIM, BLOCK_DIM)
     BASE_2: tl.constexpr = q.dtype != tl.float32
-    DROPPED: tl.constexpr = DROPPED_2 if BASE_2 else DROPPED_E
     if BIAS:
         bias += batch * bias_strides[0] + head * bias_strides[1]
     draw = (kept, tl.load(seed), limit_of(threshold))
     place = (batch, batch_head, start_q, num_queries, num_keys)
     row_max = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     row_sum = tl.zeros((BLOCK_M,), tl.float32)
-    acc = tl.zeros((BLOCK_M, BLOCK_VALUE_DIM), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_DIM), tl.float32)
     # Whole tiles first, then those that need a look at the end of the keys or at the diagonal.
     whole, end = whole_tiles(place, CAUSAL, BLOCK_M, BLOCK_N)
     for MASKED in tl.static_range(2):
@@ -81,7 +80,7 @@ def forward_kernel(
             row_sum = row_sum * shrink + tl.sum(attn, 1)
             v = load_rows(
                 value, value_strides, batch, head // GROUP, start_k, tile_keys(BLOCK_N), num_keys,
-                VALUE_DIM, BLOCK_VALUE_DIM,
+                VALUE_DIM, BLOCK_DIM,
             )  # fmt: skip
             acc = acc * shrink[:, None] + product(rounded(attn, v.dtype, UPCAST), v, UPCAST)
             row_max = new_max
@@ -99,4 +98,4 @@ def forward_kernel(
     tl.store(stats + 2 * num_rows, tl.where(has_kept, remainder, 0.0), mask=inside)
     tl.store(stats + num_rows, tl.where(has_lost, -log_sum, float("-inf")), mask=inside)
     out_tile = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
-    store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_VALUE_DIM, UPCAST)
+    store_rows(out, out_strides, batch, head, start_q, rows, num_queries, out_tile, VALUE_DIM, BLOCK_DIM, UPCAST)

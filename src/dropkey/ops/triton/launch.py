@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
-from dropkey.ops.triton.single_pass import delta_kernel, gradients_kernel, sum_kernel
 from dropkey.ops.triton.tiles import INTERPRETED, IS_INTERPRETING, Gpu, Tile, default_tile
 
 __all__ = ["Inputs", "Launch", "forced_tile", "launch_backward", "launch_forward", "padded"]
@@ -20,9 +19,6 @@ LOG2_E = 1.4426950408889634
 _PATTERNS = {"element": 0, "column": 1, "token": 2, "block": 3, "cross": 3, "bits": 3, "none": 4}
 _FAR = 2**31 // 128  # elements
 _SMALLEST_SCALE = 2.0**-20  # dropped logits are far below all others before they are scaled and after
-_ROWS = 64  # of the small kernels, which move memory alone
-_WIDEST_IN_ONE_PASS = 64
-IS_SINGLE_PASS = True  # a switch for measurements
 _KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel}
 _forced: dict[str, Tile] = {}
 
@@ -63,9 +59,8 @@ class Launch:
             "CAUSAL": inputs.is_causal,
             "UPCAST": IS_INTERPRETING and query.dtype == torch.bfloat16,
             "DIM": dim,
-            "BLOCK_DIM": padded(dim),
+            "BLOCK_DIM": padded(max(dim, value_dim)),
             "VALUE_DIM": value_dim,
-            "BLOCK_VALUE_DIM": padded(value_dim),
         }
 
     @property
@@ -73,16 +68,9 @@ class Launch:
         """Whether there is no pair of a query and a key."""
         return 0 in (self.batch, self.num_heads, self.num_queries, self.num_keys)
 
-    @property
-    def is_single_pass(self) -> bool:
-        """Whether one kernel gives all gradients: in float32, and in wide heads, they do not fit its registers."""
-        widest = max(self.options["BLOCK_DIM"], self.options["BLOCK_VALUE_DIM"])
-        is_narrow = self.query.dtype != torch.float32 and widest <= _WIDEST_IN_ONE_PASS
-        return IS_SINGLE_PASS and is_narrow and not self.options["CAUSAL"]
-
     def tile(self, name: str) -> dict[str, int]:
         """Return the tile of a kernel, as its keyword arguments."""
-        return _tile(name, max(self.options["BLOCK_DIM"], self.options["BLOCK_VALUE_DIM"]), self.query)
+        return _tile(name, self.options["BLOCK_DIM"], self.query)
 
     def run(self, name: str, num_heads: int, length: str, *args: Any, **options: Any) -> None:
         """Launch a kernel over tiles of ``length`` ("BLOCK_M" or "BLOCK_N") of ``num_heads`` heads a batch."""
@@ -123,22 +111,8 @@ def launch_backward(
         for grad in (grad_query, grad_key, grad_value):
             grad.zero_()
         return
-    grad_out = near(grad_out)
-    run = _in_one_pass if launch.is_single_pass else _in_two_passes
-    run(launch, out, row_stats, grad_out, grad_query, grad_key, grad_value)
-
-
-def _in_two_passes(
-    launch: Launch,
-    out: Tensor,
-    row_stats: Tensor,
-    grad_out: Tensor,
-    grad_query: Tensor,
-    grad_key: Tensor,
-    grad_value: Tensor,
-) -> None:
-    """One kernel for the gradient of the queries, then one for those of keys and values; both draw and weigh anew."""
-    c, delta = launch, torch.empty_like(row_stats[0])
+    c, grad_out = launch, near(grad_out)
+    delta = torch.empty_like(row_stats[0])
     c.run(
         "query", c.num_heads, "BLOCK_M",
         c.query, c.key, c.value, c.bias, c.kept, c.seed, out, grad_out, row_stats, delta, grad_query,
@@ -153,55 +127,6 @@ def _in_two_passes(
         c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, grad_out.stride(), grad_key.stride(),
         grad_value.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(), PATTERN=c.pattern,
     )  # fmt: skip
-
-
-def _in_one_pass(
-    launch: Launch,
-    out: Tensor,
-    row_stats: Tensor,
-    grad_out: Tensor,
-    grad_query: Tensor,
-    grad_key: Tensor,
-    grad_value: Tensor,
-) -> None:
-    """One kernel for all gradients; that of the queries is summed up in memory."""
-    c, delta = launch, torch.empty_like(row_stats[0])
-    options, block_n = c.options, c.tile("gradients")["BLOCK_N"]
-    num_heads, num_queries, num_rows = c.num_heads, c.num_queries, delta.numel()
-    num_tiles = triton.cdiv(c.num_keys, block_n)
-    num_parts = max(1, min(num_tiles, _wanted_programs(c.query) // (c.batch * num_heads)))
-    part_size = triton.cdiv(num_tiles, num_parts) * block_n
-    num_parts = triton.cdiv(c.num_keys, part_size)
-    size = num_parts * num_rows * options["BLOCK_DIM"] if num_tiles > 1 else 0
-    partial = delta.new_empty(size)
-    programs = c.batch * num_heads * triton.cdiv(num_queries, _ROWS)
-    dims = {name: options[name] for name in ("DIM", "BLOCK_DIM", "UPCAST")}
-    options = {name: value for name, value in options.items() if name != "CAUSAL"}
-    with torch.cuda.device_of(c.query):  # type: ignore[no-untyped-call]
-        delta_kernel[(programs,)](
-            out, grad_out, delta, out.stride(), grad_out.stride(), num_heads, num_queries,
-            options["VALUE_DIM"], options["BLOCK_VALUE_DIM"], _ROWS,
-        )  # fmt: skip
-        gradients_kernel[(c.batch * c.key.shape[1] * num_parts,)](
-            c.query, c.key, c.value, c.bias, c.kept, c.seed, grad_out, row_stats, delta, partial,
-            grad_query, grad_key, grad_value, c.threshold, c.base_scale, c.scale,
-            c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, grad_out.stride(),
-            grad_query.stride(), grad_key.stride(), grad_value.stride(),
-            num_heads, num_queries, c.num_keys, num_rows, part_size,
-            PATTERN=c.pattern, IS_WHOLE=num_parts == 1, **options, **c.tile("gradients"),
-        )  # fmt: skip
-        if num_parts > 1:
-            sum_kernel[(programs,)](
-                partial, grad_query, c.scale, grad_query.stride(), num_heads, num_queries, num_rows, num_parts,
-                BLOCK_M=_ROWS, **dims,
-            )  # fmt: skip
-
-
-def _wanted_programs(query: Tensor) -> int:
-    """Return how many programs keep a GPU busy."""
-    if IS_INTERPRETING:
-        return 6
-    return 3 * num_multiprocessors(query.device)
 
 
 @contextmanager
@@ -224,7 +149,10 @@ def near(tensor: Tensor) -> Tensor:
 
 
 def padded(dim: int) -> int:
-    """Return the power of two that a head dimension is padded to; the matrix units want 16 at least."""
+    """Return the power of two that head dimensions are padded to; the matrix units want 16 at least.
+
+    Those of query and value are padded to the same: with 64 and 16, Triton 3.6 multiplies wrongly on Hopper.
+    """
     return max(16, 1 << (dim - 1).bit_length())
 
 
@@ -261,12 +189,6 @@ def _tile(name: str, block_dim: int, query: Tensor) -> dict[str, int]:
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
     }
-
-
-@functools.cache
-def num_multiprocessors(device: torch.device) -> int:
-    """Return the number of multiprocessors of a GPU."""
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @functools.cache

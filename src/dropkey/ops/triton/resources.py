@@ -18,7 +18,6 @@ from triton.compiler import ASTSource
 
 from dropkey.ops.triton.backward import key_value_kernel, query_kernel
 from dropkey.ops.triton.forward import forward_kernel
-from dropkey.ops.triton.single_pass import gradients_kernel
 from dropkey.ops.triton.tiles import Gpu, Tile, default_tile
 
 __all__ = ["GPUS", "TARGETS", "Resources", "Variant", "compile_ahead", "loop_instructions", "resources", "table_row"]
@@ -30,14 +29,9 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 GPUS: dict[str, Gpu] = {"sm_80": "ampere", "sm_90": "hopper", "sm_100": "hopper", "gfx942": "amd"}
-KERNELS = {
-    "forward": forward_kernel,
-    "query": query_kernel,
-    "key_value": key_value_kernel,
-    "gradients": gradients_kernel,
-}
+KERNELS = {"forward": forward_kernel, "query": query_kernel, "key_value": key_value_kernel}
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_FLOAT32 = ("row_stats", "delta", "partial")
+_FLOAT32 = ("row_stats", "delta")
 _MULTIPLE_OF_16 = [["tt.divisibility", 16]]
 
 
@@ -126,12 +120,10 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
         "CAUSAL": variant.is_causal,
         "STORE": variant.is_stored,
         "LATE": not variant.bias,
-        "IS_WHOLE": True,
         "UPCAST": False,
         "DIM": variant.head_dim,
         "BLOCK_DIM": block_dim,
         "VALUE_DIM": variant.head_dim,
-        "BLOCK_VALUE_DIM": block_dim,
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
@@ -145,7 +137,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
 def _signature(name: str, variant: Variant) -> Any:
     if name.endswith("_strides"):
         return ("i32", "i32", "i32", "constexpr")
-    if name in ("threshold", "part_size") or name.startswith("num_"):
+    if name == "threshold" or name.startswith("num_"):
         return "i32"
     if name in ("scale", "logit_scale"):
         return "fp32"

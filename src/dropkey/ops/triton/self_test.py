@@ -32,7 +32,6 @@ class Kind(NamedTuple):
     bias: str
     dtype: torch.dtype
     block_dim: int
-    block_value_dim: int
     is_causal: bool
     device: torch.device
 
@@ -40,16 +39,13 @@ class Kind(NamedTuple):
     def of(cls, inputs: Inputs, is_stored: bool) -> "Kind":
         """Return the kind of a call."""
         query, bias = inputs.query, inputs.attn_bias
-        dims = padded(query.shape[-1]), padded(inputs.value.shape[-1])
+        block_dim = padded(max(query.shape[-1], inputs.value.shape[-1]))
         kind_of_bias = "no bias" if bias is None else f"bias {str(bias.dtype)[6:]}"
-        return cls(inputs.pattern, is_stored, kind_of_bias, query.dtype, *dims, inputs.is_causal, query.device)
+        return cls(inputs.pattern, is_stored, kind_of_bias, query.dtype, block_dim, inputs.is_causal, query.device)
 
     def __str__(self) -> str:
-        dims = f"D {self.block_dim}" + (
-            "" if self.block_value_dim == self.block_dim else f" and {self.block_value_dim}"
-        )
         extras = (["stored"] if self.is_stored else []) + (["causal"] if self.is_causal else [])
-        return ", ".join([self.pattern, self.bias, str(self.dtype)[6:], dims, *extras])
+        return ", ".join([self.pattern, self.bias, str(self.dtype)[6:], f"D {self.block_dim}", *extras])
 
 
 def outcomes() -> dict[str, str]:

@@ -27,10 +27,9 @@ INTERPRETED = Tile(32, 32, 4, 1)
 # By padded head dimension, smaller ones that are not named as 64: among the largest that do not spill, whatever the
 # pattern, bias and causal mask. Sums over 64 rows or more use Hopper's wide products.
 _HALF = {
-    "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
-    "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
-    "key_value": {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
-    "gradients": {64: Tile(128, 64, 8, 1)},
+    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 32, 4, 3), 256: Tile(64, 32, 8, 2)},
+    "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 64, 4, 1), 256: Tile(32, 32, 8, 1)},
+    "key_value": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 1), 256: Tile(32, 32, 8, 1)},
 }
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles and many warps.
 _FLOAT32 = {
@@ -40,9 +39,9 @@ _FLOAT32 = {
 }
 # Without Hopper's matrix units, every warp holds keys and values of the whole tile in registers.
 _HALF_AMPERE = {
-    **_HALF,
-    "key_value": {**_HALF["key_value"], 64: Tile(64, 32, 4, 2)},
-    "gradients": {64: Tile(64, 64, 8, 1)},
+    "forward": {16: Tile(128, 32, 8, 2), 64: Tile(128, 64, 8, 2), 128: Tile(128, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
+    "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 8, 2), 256: Tile(32, 32, 8, 1)},
+    "key_value": {64: Tile(64, 32, 4, 2), 128: Tile(32, 64, 8, 1), 256: Tile(32, 32, 8, 1)},
 }
 # AMD's matrix instructions take 32 queries (or 16) a warp, of 64 threads: warps beyond those do the same work again.
 # Four warps have twice the registers of eight; where a tile has more warps than it needs, it is for their sake.
@@ -50,7 +49,6 @@ _HALF_AMD = {
     "forward": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 2), 256: Tile(128, 32, 4, 1)},
     "query": {64: Tile(128, 32, 4, 2), 128: Tile(128, 32, 4, 1), 256: Tile(64, 32, 4, 1)},
     "key_value": {64: Tile(64, 32, 2, 1), 128: Tile(128, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
-    "gradients": {64: Tile(64, 64, 4, 1)},
 }
 _FLOAT32_AMD = {
     "forward": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
@@ -62,19 +60,16 @@ _FLOAT32_AMD = {
 # On Hopper in half precision, by padded head dimension.
 _WORTH_TIMING: dict[str, dict[int, list[tuple[int, int, int, int]]]] = {
     "forward": {
-        64: [(128, 64, 8, 3), (128, 128, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)],
-        128: [(128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (128, 128, 8, 2), (64, 128, 8, 2), (64, 32, 4, 3)],
-    },
-    "gradients": {
-        64: [(128, 64, 8, 2), (64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 8, 1), (64, 32, 4, 2), (64, 128, 8, 1)],
+        64: [(64, 64, 4, 4), (64, 128, 4, 3), (64, 32, 4, 3), (64, 32, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)],
+        128: [(64, 32, 4, 4), (64, 64, 4, 3), (64, 64, 8, 3), (128, 32, 8, 3), (128, 32, 4, 3), (128, 64, 8, 4)],
     },
     "query": {
-        64: [(64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (64, 128, 4, 2)],
-        128: [(64, 64, 4, 1), (64, 64, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 1)],
+        64: [(64, 32, 4, 4), (64, 64, 4, 4), (128, 32, 8, 4), (64, 32, 4, 2), (128, 32, 4, 3), (64, 64, 4, 3)],
+        128: [(64, 32, 4, 2), (64, 32, 4, 3), (64, 64, 4, 3), (128, 32, 4, 2), (64, 64, 4, 2), (128, 64, 8, 1)],
     },
     "key_value": {
-        64: [(64, 64, 4, 1), (64, 64, 4, 3), (32, 64, 4, 2), (64, 128, 8, 2), (64, 128, 8, 1), (128, 64, 8, 2)],
-        128: [(64, 64, 4, 1), (64, 64, 8, 1), (64, 64, 8, 2), (64, 128, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1)],
+        64: [(64, 64, 4, 4), (128, 64, 8, 3), (32, 64, 4, 3), (64, 32, 4, 3), (64, 32, 4, 4), (128, 64, 4, 2)],
+        128: [(64, 64, 4, 2), (64, 64, 4, 3), (64, 32, 4, 2), (64, 32, 4, 3), (128, 32, 4, 1), (32, 64, 4, 2)],
     },
 }
 
@@ -83,7 +78,7 @@ def default_tile(kernel: str, block_dim: int, is_float32: bool, gpu: Gpu) -> Til
     """Return the tile of a kernel.
 
     Args:
-        kernel: "forward", "query", "key_value" or, in half precision alone, "gradients".
+        kernel: "forward", "query" or "key_value".
         block_dim: the larger of the two padded head dimensions, 16 to 256.
         is_float32: whether the tensors are float32.
         gpu: "ampere", "hopper" or "amd".
