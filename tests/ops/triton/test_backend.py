@@ -95,5 +95,6 @@ def test_operators_keep_torchs_rules(interpreter):
     ratio, seed = torch.tensor(0.3, dtype=torch.float64), torch.tensor(3)
     interpreter("opcheck", "triton_forward", query, key, value, None, None, ratio, seed, "element", False, 0.3, False)
     interpreter("opcheck", "triton_forward", query, key, value, None, None, ratio, seed, "element", False, 0.3, True)
+    interpreter("opcheck", "triton_kept_tokens", ratio, seed, 2, 3, 9)
     interpreter("opcheck", "triton_element_bits", ratio, seed, 1, 2, 9, 9)
     interpreter("opcheck", "triton_window_bits", ratio, seed, seed, 1, 2, 9, 9, [3, 3], 3, 3, False)

@@ -101,7 +101,8 @@ class Triton:
         pattern, is_stored = self._pattern(draw)
         kept = bits
         if pattern == "token":
-            kept = draw.keep(*call.mask_shape).flatten(1)
+            batch, num_heads, _, num_keys = call.mask_shape
+            kept = operators.kept_tokens(draw.drop_ratio, draw.seed, batch, num_heads, num_keys)
         elif isinstance(draw.pattern, Block | Cross):
             kept = _window_bits(draw, draw.pattern, call.mask_shape)
         elif pattern == "bits" and kept is None:

@@ -28,7 +28,10 @@ NONE = tl.constexpr(4)  # nothing is dropped: what the draw costs is measured ag
 NO_BIAS = tl.constexpr(0)
 FLOAT_BIAS = tl.constexpr(1)
 BOOL_BIAS = tl.constexpr(2)
-LOG2_E = tl.constexpr(1.4426950408889634)
+LOG2_E = tl.constexpr(1.4426950216293335)  # as a float32, and the rest of it
+LOG2_E_LOW = tl.constexpr(1.92596298909109e-08)
+LOG_2 = tl.constexpr(0.6931471805599453)
+SMALLEST_LOG = tl.constexpr(-200.0)  # its power is 0; -inf less -inf would be NaN
 FORBIDDEN = tl.constexpr(-5000.0)  # a bias at or below this forbids a key
 TO_INTEGER = tl.constexpr(4503599627370496.0)  # 2 ** 52: added and taken away, it rounds a float64 to nearest even
 
@@ -66,9 +69,18 @@ def _pointers(tensor, strides, batch, head, start, rows, BLOCK_DIM: tl.constexpr
 def exponential(x, BASE_2: tl.constexpr):
     """Return 2 ** x, which is what GPUs have, or e ** x.
 
-    Logits are kept in base 2, which saves a product a pair; in float32 in base e, since they round less there.
+    Logits are kept in base 2, which saves a product a pair; in float32 in base e, since they round less there. What
+    the product with log2(e) rounds off is made good.
     """
-    return tl.exp2(x) if BASE_2 else tl.exp(x)
+    if BASE_2:
+        power = tl.exp2(x)
+    else:
+        x = tl.where(x < SMALLEST_LOG, SMALLEST_LOG, x)  # NaN stays
+        high = x * LOG2_E
+        low = tl.fma(x, LOG2_E, -high) + x * LOG2_E_LOW
+        power = tl.exp2(high)
+        power += power * (low * LOG_2)
+    return power
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dropkey.ops.triton.tiles import IS_TESTING
 
-__all__ = ["backward", "element_bits", "forward", "window_bits"]
+__all__ = ["backward", "element_bits", "forward", "kept_tokens", "window_bits"]
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -56,6 +56,21 @@ def element_bits(
 @element_bits.register_fake
 def _(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
     return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+
+
+@torch.library.custom_op("dropkey::triton_kept_tokens", mutates_args=())
+def kept_tokens(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_keys: int) -> Tensor:
+    """Return which keys "token" keeps, bool (B, Nk)."""
+    from dropkey.ops.triton.tokens import fill_kept_tokens
+
+    kept = seed.new_empty((batch, num_keys), dtype=torch.bool)
+    fill_kept_tokens(kept, drop_ratio, seed, num_heads)
+    return kept
+
+
+@kept_tokens.register_fake
+def _(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_keys: int) -> Tensor:
+    return seed.new_empty((batch, num_keys), dtype=torch.bool)
 
 
 @torch.library.custom_op("dropkey::triton_window_bits", mutates_args=())

@@ -27,7 +27,7 @@ INTERPRETED = Tile(32, 32, 4, 1)
 # By padded head dimension, smaller ones that are not named as 64: among the largest that do not spill, whatever the
 # pattern, bias and causal mask. Sums over 64 rows or more use Hopper's wide products.
 _HALF = {
-    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 32, 4, 3), 256: Tile(64, 32, 8, 2)},
+    "forward": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 4, 3), 256: Tile(64, 32, 8, 2)},
     "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 64, 4, 1), 256: Tile(32, 32, 8, 1)},
     "key_value": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 1), 256: Tile(32, 32, 8, 1)},
 }
@@ -60,7 +60,7 @@ _FLOAT32_AMD = {
 # On Hopper in half precision, by padded head dimension.
 _WORTH_TIMING: dict[str, dict[int, list[tuple[int, int, int, int]]]] = {
     "forward": {
-        64: [(64, 64, 4, 4), (64, 128, 4, 3), (64, 32, 4, 3), (64, 32, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)],
+        64: [(64, 64, 4, 3), (64, 64, 4, 4), (64, 128, 4, 3), (64, 32, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)],
         128: [(64, 32, 4, 4), (64, 64, 4, 3), (64, 64, 8, 3), (128, 32, 8, 3), (128, 32, 4, 3), (128, 64, 8, 4)],
     },
     "query": {
