@@ -109,6 +109,16 @@ def strides(query, key, value, **options):
     return dropkey.attention(query, key, value, backend="triton", **options).stride()
 
 
+def kept_tokens(batch, heads, keys, drop_ratio, seed):
+    """Return which keys the pattern "token" keeps, (B, Nk)."""
+    import torch
+
+    from dropkey.ops.triton import operators
+
+    ratio, seed = torch.tensor(drop_ratio, dtype=torch.float64), torch.tensor(seed, device=DEVICE)
+    return operators.kept_tokens(ratio, seed, batch, heads, keys)
+
+
 def tile(*sizes):
     """Set the tile that every kernel uses; without sizes, the default again."""
     from dropkey.ops.triton import launch
@@ -127,6 +137,7 @@ def load(folder):
     for name in (
         "philox",
         "logits",
+        "tokens",
         "forward",
         "backward",
         "windows",

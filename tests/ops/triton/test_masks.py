@@ -53,6 +53,14 @@ def test_the_forward_kernel_uses_the_exported_mask(interpreter, pattern):
     assert_exported(interpreter, pattern, seen_forward)
 
 
+@pytest.mark.parametrize("drop_ratio", [0.5, 0.03, 0.999])
+@pytest.mark.parametrize("keys", [1, 3, 127, 128, 300])
+def test_tokens_of_any_number(interpreter, keys, drop_ratio):
+    kept = interpreter("kept_tokens", 3, 2, keys, drop_ratio, 77)
+    want = dropkey.keep_mask(3, 2, 1, keys, drop_ratio=drop_ratio, pattern="token", seed=77)[:, 0, 0]
+    assert torch.equal(kept, want)
+
+
 @pytest.mark.parametrize("seen", [seen_key_value, seen_query])
 def test_the_backward_kernels_use_the_exported_mask(interpreter, seen):
     assert_exported(interpreter, "element", seen)

@@ -10,7 +10,7 @@ from dropkey.ops.triton.philox import philox4x32
 __all__ = ["fill_kept_tokens"]
 
 TOKEN_STREAM = tl.constexpr(2)
-_BLOCK = 128
+_KEYS, _OTHERS = 32, 128  # a tile
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def _ranks(start, seed, head, num_keys, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["num_kept", "num_heads", "num_keys"])
-def token_kernel(kept, seed, num_kept, num_heads, num_keys, BLOCK: tl.constexpr):
+def token_kernel(kept, seed, num_kept, num_heads, num_keys, BLOCK: tl.constexpr, OTHERS: tl.constexpr):
     """Write a byte a key: whether fewer than ``num_kept`` keys are before it, by rank and, of equal ranks, by place.
 
     ``num_kept`` is a number, or a pointer to it as float64.
@@ -37,9 +37,9 @@ def token_kernel(kept, seed, num_kept, num_heads, num_keys, BLOCK: tl.constexpr)
     key = (start + tl.arange(0, BLOCK))[:, None]
     rank = _ranks(start, key_seed, head, num_keys, BLOCK)[:, None]
     num_before = tl.zeros((BLOCK,), tl.int32)
-    for other_start in range(0, num_keys, BLOCK):
-        other = (other_start + tl.arange(0, BLOCK))[None, :]
-        other_rank = _ranks(other_start, key_seed, head, num_keys, BLOCK)[None, :]
+    for other_start in range(0, num_keys, OTHERS):
+        other = (other_start + tl.arange(0, OTHERS))[None, :]
+        other_rank = _ranks(other_start, key_seed, head, num_keys, OTHERS)[None, :]
         is_before = (other_rank > rank) | ((other_rank == rank) & (other < key))
         num_before += tl.sum(is_before.to(tl.int32), 1)
     places = start + tl.arange(0, BLOCK)
@@ -52,7 +52,7 @@ def fill_kept_tokens(kept: Tensor, drop_ratio: Tensor, seed: Tensor, num_heads: 
     if kept.numel() == 0:
         return
     num_kept = torch.round((1 - drop_ratio) * num_keys).clamp(min=1)
-    programs = batch * triton.cdiv(num_keys, _BLOCK)
+    programs = batch * triton.cdiv(num_keys, _KEYS)
     with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
         token_kernel[(programs,)](
             kept.view(torch.uint8),
@@ -60,5 +60,6 @@ def fill_kept_tokens(kept: Tensor, drop_ratio: Tensor, seed: Tensor, num_heads: 
             num_kept if num_kept.is_cuda else int(num_kept),
             num_heads,
             num_keys,
-            _BLOCK,
+            _KEYS,
+            _OTHERS,
         )
