@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dropkey.errors import BackendError
 from dropkey.ops.cpu.build import BuildError, build, instruction_sets
+from dropkey.ops.cpu.door import check_draw, check_numbers, check_rows, check_whole
 
 __all__ = ["DrawNumbers", "Kernel", "kernel", "unavailable"]
 
@@ -57,6 +59,7 @@ class Kernel:
         return entry
 
 
+_OUTPUTS = ("out", "grad_out", "grad_query", "grad_key", "grad_value")
 _TENSORS = 8  # query, key, value, out, their gradients but one
 _LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
 MIXING_LAYOUT = struct.Struct("<q d 10q 8q")  # see mixed_operators.py
@@ -89,7 +92,11 @@ def pack(
         grad_bias: float32, likewise expanded: broadcast dimensions are summed into.
         outputs: out, and for the backward pass the gradients of out, query, key and value.
         sums: float32 (2, B, H, Nq), contiguous: highest logit, and one over the sum of the weights, of each query.
+
+    Raises:
+        BackendError: names what does not fit.
     """
+    _check(query, key, value, draw, bias, grad_bias, outputs, sums)
     batch, heads, queries, dim = query.shape
     half = int(query.dtype == torch.bfloat16)
     kind = 0 if bias is None else 1 if bias.dtype == torch.bool else 2
@@ -113,6 +120,64 @@ def pack(
         *(0,) * (4 * _TENSORS - len(tensors)),
         0 if sums is None else sums.data_ptr(),
     )
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    draw: DrawNumbers,
+    bias: Tensor | None,
+    grad_bias: Tensor | None,
+    outputs: tuple[Tensor, ...],
+    sums: Tensor | None,
+) -> None:
+    dtype = query.dtype
+    if dtype not in (torch.float32, torch.bfloat16) or not query.dim() == key.dim() == value.dim() == 4:
+        shapes = f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
+        raise BackendError(
+            f"the native kernel takes (batch, heads, tokens, head_dim) in float32 or bfloat16, got {shapes} in {dtype}: "
+            "call dropkey.attention"
+        )
+    batch, heads, queries, dim = query.shape
+    kv_heads, keys, value_dim = key.shape[1], key.shape[2], value.shape[3]
+    check_numbers(batch=batch, heads=heads, queries=queries, keys=keys, channels=min(dim, value_dim), kv_heads=kv_heads)
+    if heads % kv_heads:
+        raise BackendError(f"the native kernel cannot share {kv_heads} key heads among {heads} query heads")
+    of_query, of_key, of_out = query.shape, (batch, kv_heads, keys, dim), (batch, heads, queries, value_dim)
+    of_value = (batch, kv_heads, keys, value_dim)
+    check_rows("query", query, dtype, of_query)
+    check_rows("key", key, dtype, of_key)
+    check_rows("value", value, dtype, of_value)
+    shapes = (of_out, of_out, of_query, of_key, of_value)
+    for name, tensor, shape in zip(_OUTPUTS, outputs, shapes, strict=False):
+        check_rows(name, tensor, dtype, shape)
+    check_whole("sums", sums, torch.float32, (2, batch, heads, queries))
+    for name, tensor in (("bias", bias), ("grad_bias", grad_bias)):
+        if tensor is not None:
+            _check_bias(name, tensor, (batch, heads, queries, keys))
+    check_draw(*draw, keys)
+
+
+def _check_bias(name: str, bias: Tensor, shape: tuple[int, ...]) -> None:
+    kind = torch.bool if bias.dtype is torch.bool and name == "bias" else torch.float32
+    check_rows(name, bias[..., :1], kind, (*shape[:3], 1))  # keys may lie apart
+    if bias.shape != shape:
+        raise BackendError(f"the native kernel cannot take a {name} of shape {tuple(bias.shape)} for weights {shape}")
+
+
+def list_tokens(drop_ratio: Tensor, seed: Tensor, num_heads: int, num_keys: int, rows: Tensor) -> None:
+    """Write which tokens the token pattern keeps, int64 (B, kept), as rows of (B * num_keys) tokens.
+
+    Raises:
+        BackendError: names what does not fit.
+    """
+    batch, num_kept = rows.shape
+    check_numbers(batch=batch, heads=num_heads, keys=num_keys)
+    check_draw(drop_ratio, seed, seed, [PATTERNS.index("token"), 0, 0, 0, 0], num_keys)
+    check_whole("rows", rows, torch.int64, (batch, max(1, round((1 - drop_ratio.item()) * num_keys))))
+    sizes = batch, num_heads, num_keys, num_kept, torch.get_num_threads()
+    kernel().tokens(drop_ratio.data_ptr(), seed.data_ptr(), *sizes, rows.data_ptr())
 
 
 def _bias_fields(bias: Tensor | None) -> tuple[int, ...]:

@@ -12,8 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkey.errors import BackendError
+from dropkey.ops.cpu.door import check_rows, check_whole
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
-from dropkey.ops.cpu.operators import DRAW, final, grads_fake, rows, token_major
+from dropkey.ops.cpu.operators import (
+    DRAW,
+    LAYOUT_TAGS,
+    check_transforms,
+    final,
+    grads_fake,
+    of_type,
+    ratio_bits,
+    rows,
+    token_major,
+)
 
 __all__ = ["mixed_operator", "pack_mixing"]
 
@@ -31,7 +43,7 @@ _SCHEMAS = (
 
 _library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
-    _library.define(_schema)
+    _library.define(_schema, tags=LAYOUT_TAGS)
 
 mixed_operator = torch.ops.dropkey.cpu_mixed_attention.default
 _backward_operator = torch.ops.dropkey.cpu_mixed_attention_backward.default
@@ -56,10 +68,40 @@ def pack_mixing(
         grads: of the factors, likewise; all None in the forward pass.
         plain: the plain attention's output.
         mixed: see above.
+
+    Raises:
+        BackendError: names what does not fit.
     """
+    _check_mixing(factors, statistics, grads, plain, mixed)
     addresses = [0 if t is None else t.data_ptr() for t in (*factors, *statistics, *grads)]
     tensors = [n for t in (plain, mixed) for n in _place(t)]
     return MIXING_LAYOUT.pack(training, eps, *addresses, *tensors)
+
+
+def _check_mixing(
+    factors: Sequence[Tensor | None],
+    statistics: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    plain: Tensor | None,
+    mixed: Tensor,
+) -> None:
+    heads = mixed.shape[1]
+    shapes = ((heads, heads), (heads,), (heads,), (1,))
+    for name, factor, grad, shape in zip(("theta", "gain", "offset", "identity"), factors, grads, shapes, strict=True):
+        check_whole(name, factor, torch.float32, shape)
+        check_whole(f"grad of {name}", grad, torch.float32, shape)
+    for name, sums, shape in zip(("gram", "var"), statistics, shapes, strict=False):
+        check_whole(name, sums, torch.float64, shape)
+    check_rows("mixed", mixed, mixed.dtype, mixed.shape)
+    if plain is not None:
+        check_rows("plain", plain, mixed.dtype, mixed.shape)
+    if (plain is None) != (factors[3] is None):
+        raise BackendError("the native kernel takes identity and plain together, or neither")
+
+
+def _check_heads(query: Tensor, key: Tensor) -> None:
+    if key.shape[1] != query.shape[1]:
+        raise BackendError(f"the native kernel mixes maps of {query.shape[1]} heads, and cannot share {key.shape[1]}")
 
 
 def _place(tensor: Tensor | None) -> tuple[int, ...]:
@@ -80,6 +122,7 @@ def _forward(
     scale: float,
     *draw: Any,
 ) -> tuple[Tensor, ...]:
+    _check_heads(query, key)
     # The packed call holds addresses alone: all must live until it ran.
     query, key, value, plain = rows(query), rows(key), rows(value), None if plain is None else rows(plain)
     factors = _factors(theta, gain, offset, identity)
@@ -126,6 +169,7 @@ def _backward(
     scale: float,
     *draw: Any,
 ) -> tuple[Tensor, ...]:
+    _check_heads(query, key)
     grad_out, query, key, value, mixed = rows(grad_out), rows(query), rows(key), rows(value), rows(mixed)
     plain = None if plain is None else rows(plain)
     factors = _factors(theta, gain, offset, identity)
@@ -172,8 +216,9 @@ class _MixedAttention(torch.autograd.Function):
         draw = drop_ratio, seed, seed_threshold
         with torch._C._AutoDispatchBelowAutograd():
             outputs: tuple[Tensor, ...] = mixed_operator(*inputs, var, eps, scale, *draw, numbers)
-        ctx.save_for_backward(*inputs, *outputs[1:], *draw)
+        ctx.save_for_backward(*inputs, *outputs[1:], ratio_bits(drop_ratio), seed, seed_threshold)
         ctx.numbers = var is None, eps, scale, numbers
+        ctx.types = [None if t is None else t.dtype for t in (*inputs, *outputs[1:])], drop_ratio.dtype
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         return outputs
@@ -182,9 +227,13 @@ class _MixedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_out is None:
             return (None,) * 15
-        saved = ctx.saved_tensors
         training, eps, scale, numbers = ctx.numbers
-        given = _backward_operator(grad_out, *saved[:12], training, eps, scale, *saved[12:], numbers)
+        types, ratio_type = ctx.types
+        *tensors, ratio, seed, seed_threshold = ctx.saved_tensors
+        saved = [t if t is None else of_type(dtype, t)[0] for t, dtype in zip(tensors, types, strict=True)]
+        draw = ratio.view(ratio_type), seed, seed_threshold
+        (grad_out,) = of_type(types[0], grad_out)
+        given = _backward_operator(grad_out, *saved, training, eps, scale, *draw, numbers)
         causes = [t for t in (grad_out, *saved[:8]) if t is not None]
         grad_query, grad_key, grad_value, *factors, grad_identity = final(given, *causes, message=_NO_SECOND)
         has_identity = saved[7] is not None
@@ -192,6 +241,7 @@ class _MixedAttention(torch.autograd.Function):
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, ...]:
+    check_transforms()
     outputs: tuple[Tensor, ...] = _MixedAttention.apply(*arguments)
     return outputs
 

@@ -159,9 +159,10 @@ class Forward {
     V* weights = (V*)to.weights + i * pitch();
     if (to.uniform[i])
       to.total[i] += fill_ones(weights, bits, keys);
-    else if (to.highest[i] == -kInfinity)
+    else if (to.highest[i] == -kInfinity) {
+      if (any_kept_nan(to.logits + i * pitch(), bits, keys)) to.total[i] = __builtin_nanf("");
       fill_zeros(weights, keys);
-    else
+    } else
       to.total[i] += exponentiate(weights, to.logits + i * pitch(), bits, unit_of(), to.highest[i], keys);
   }
 
@@ -183,11 +184,12 @@ class Forward {
     Rows<T> out = p.out.rows<T>(at.batch, at.head).from(at.first);
     float* highest = sums_of(p, at.batch, at.head) + at.first;
     for (long i = 0; i < at.rows; ++i) {
-      // Kept keys without a weight have logits that are not numbers: the row is none either.
-      float share = to.total[i] != 0 ? 1 / to.total[i] : to.uniform[i] ? 0 : __builtin_nanf("");
+      // Kept keys without any weight: all their logits are -inf, and the row is as one without an allowed key.
+      bool lost = to.uniform[i] || to.total[i] == 0;
+      float share = to.total[i] != 0 ? 1 / to.total[i] : 0;
       write_row(out.row(i), to.out + i * out_width, p.value_dim, share);
-      // Infinity marks a row without a kept key: its weights do not depend on the logits.
-      highest[i] = to.uniform[i] ? kInfinity : to.highest[i];
+      // Infinity marks a row whose weights do not depend on the logits; a logit of +inf makes a row of NaN instead.
+      highest[i] = lost ? kInfinity : to.highest[i] == kInfinity ? __builtin_nanf("") : to.highest[i];
       highest[p.batch * p.heads * p.queries + i] = share;
     }
   }

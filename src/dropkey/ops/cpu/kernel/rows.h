@@ -59,9 +59,9 @@ static void load_bias(float* to, const Problem& p, long b, long h, long i, long 
   const float* bias = p.bias.row<const float>(b, h, i) + first * p.bias.key;
   long real = std::min(keys, p.keys - first);
   if (p.bias.key == 1)
-    for (long k = 0; k < real; ++k) to[k] = bias[k] * (float)kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = std::min(bias[k] * (float)kLog2e, __FLT_MAX__);
   else
-    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key] * (float)kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = std::min(bias[k * p.bias.key] * (float)kLog2e, __FLT_MAX__);
   for (long k = real; k < keys; ++k) to[k] = 0;
 }
 
@@ -84,6 +84,12 @@ static float highest_kept(const float* logits, const uint8_t* bits, long keys) {
   for (; k < keys; k += W)
     highest[0] = max(highest[0], select(mask_at(bits, (int)(k / W)), load(logits + k), lowest));
   return max_of(max(max(highest[0], highest[1]), max(highest[2], highest[3])));
+}
+
+static bool any_kept_nan(const float* logits, const uint8_t* bits, long keys) {
+  for (long k = 0; k < keys; ++k)
+    if (bit(bits, k) && logits[k] != logits[k]) return true;
+  return false;
 }
 
 // weights = 2^(unit * (logits - highest)) for the kept keys, 0 for the others; returns their sum. Subtracting first makes
