@@ -11,7 +11,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def is_plain(tensor: Tensor) -> bool:
     """Say whether a tensor is torch's own class with numbers in memory: no subclass, fake tensor or transform's."""
-    return type(tensor) in _PLAIN and not tensor.is_meta
+    return type(tensor) in _PLAIN and tensor.layout is torch.strided and not tensor.is_meta
 
 
 def is_ordinary(*tensors: Tensor | None) -> bool:
