@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["Schedule", "check_base_ratio", "check_drop_ratio", "constant", "cosine_decay", "drawn_ratio", "linear_decay", "linear_growth", "ratios"]
+__all__ = [
+    "Schedule",
+    "check_base_ratio",
+    "check_drop_ratio",
+    "constant",
+    "cosine_decay",
+    "drawn_ratio",
+    "linear_decay",
+    "linear_growth",
+    "ratios",
+]
 
 _STEPS = "ratios are drawn in steps of 1/65536, so it must be 0 or between 7.63e-06 and 0.99999"
 

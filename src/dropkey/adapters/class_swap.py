@@ -72,9 +72,7 @@ class Routing(TorchFunctionMode):
         query, key, value, attn_mask = autocast_like_sdpa(query, key, value, attn_mask)
         layout = self._layout(query)
         if layout == "bh":
-            return self.site.attend(
-                self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p, enable_gqa
-            )
+            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p, enable_gqa)
         if layout is None:
             raise SiteError(
                 f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
@@ -88,7 +86,7 @@ class Routing(TorchFunctionMode):
             key, value = (tensor.expand(*query.shape[:-2], -1, -1) for tensor in (key, value))
         except (ArgumentError, RuntimeError) as error:
             raise SiteError(
-                f"{self.site.name} ({self.site.original_class.__name__}) attends with shapes that do not fit a query of "
+                f"{self.site.label} attends with shapes that do not fit a query of "
                 f"{tuple(query.shape)}: {first_line(error)}"
             ) from None
         q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))

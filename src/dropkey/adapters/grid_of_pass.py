@@ -34,7 +34,8 @@ def grids_of_pass(model: nn.Module) -> Iterator[dict[nn.Module, Grid]]:
         said = geometry_of(around)[0]
         if said is not None:
             grids[found.module] = said
-        embed = next((m.patch_embed for m in around if isinstance(getattr(m, "patch_embed", None), nn.Module)), None)
+        embeds = (getattr(module, "patch_embed", None) for module in around)
+        embed = next((each for each in embeds if isinstance(each, nn.Module)), None)
         if embed is not None:
             hooks.append(embed.register_forward_pre_hook(partial(_note, grids, found.module)))
     try:
@@ -53,8 +54,8 @@ def check_grid(site: Site, grid: Grid | None) -> None:
         drawn = draw.grid_size
         if drawn != grid and drawn[0] * drawn[1] == grid[0] * grid[1]:
             raise SiteError(
-                f"{site.name} draws windows on {drawn[0]} x {drawn[1]} patches, but this input has {grid[0]} x {grid[1]}: "
-                "remove the handle and apply again for inputs of this shape, with grid_size"
+                f"{site.label} draws windows on {drawn[0]} x {drawn[1]} patches, but this input has {grid[0]} x "
+                f"{grid[1]}: remove the handle and apply again for inputs of this shape, with grid_size"
             )
 
 

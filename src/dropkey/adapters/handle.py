@@ -325,7 +325,7 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
     return rows
 
 
-def _slot(plan: Plan, handle_id: str, drop_ratio: float, backend: str) -> Slot:
+def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str) -> Slot:
     slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
     slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
     slot.enabled = plan.enabled

@@ -28,7 +28,7 @@ def refuse_inner_checkpoint(site: Site) -> None:
             return
         if "checkpoint" in name.rpartition(".")[2]:
             raise SiteError(
-                f"{site.name} ({site.original_class.__name__}) checkpoints its own inside ({name}), which recomputes it "
+                f"{site.label} checkpoints its own inside ({name}), which recomputes it "
                 "without the site: checkpoint the whole module instead, for example its block"
             )
         frame = frame.f_back

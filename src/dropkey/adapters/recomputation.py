@@ -21,6 +21,7 @@ __all__ = ["PassMemory", "random_state"]
 
 _MOST = 1024  # passes of one module before the backward pass of the first of them
 
+
 class Acting(NamedTuple):
     """What one slot makes a pass with, besides inputs, parameters and random state."""
 

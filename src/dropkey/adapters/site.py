@@ -70,6 +70,11 @@ class Site:
     passes: PassMemory = field(default_factory=PassMemory)
     calls_per_pass: int | None = None  # attention calls of the last pass in which something acted, once there was one
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.name or 'the model itself'} ({self.original_class.__name__})"
+
     def slots(self) -> list[Slot]:
         """Return the filled slots."""
         return [*self.droppers(), *([] if self.mix is None else [self.mix])]
@@ -96,7 +101,7 @@ class Site:
             return
         settings = self._settings(training) if acts else ()
         if recomputes:
-            self.passes.check(self.name, state, settings)
+            self.passes.check(self.label, state, settings)
         elif settings:
             self.passes.note(state, settings)
 
@@ -104,19 +109,21 @@ class Site:
         acting = (slot for slot in self.slots() if slot.acts(training))
         return tuple(Acting(s.regularizer, s.drop_ratio, self.grid_size, self.num_prefix_tokens) for s in acting)
 
-    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> "Selection | None":
-        """Return which tokens of x (B, N, C) keep their keys, if those of the others need not be computed at all.
+    def selects_tokens(self, forward: Pass) -> bool:
+        """Say whether keys of dropped tokens need not be computed at all.
 
-        None where keys must be masked instead: under any other pattern, beside another regularizer, for whole maps, and
-        in a compiled graph, whose shapes must not follow the drop ratio.
+        They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a
+        compiled graph, whose shapes must not follow the drop ratio.
         """
         slot = self.drop
         if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or self.maps is not None:
-            return None
+            return False
         pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
         alone = not any(s.acts(forward.training) for s in (self.dropout, self.mix) if s is not None)
-        if not isinstance(pattern, Token) or not alone or slot.backend == "reference":
-            return None
+        return isinstance(pattern, Token) and alone and slot.backend != "reference"
+
+    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> "Selection":
+        """Return which tokens of x (B, N, C) keep their keys, where ``selects_tokens`` says so."""
         forward.num_calls += 1
         geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
         draw = self._draw(forward, x, geometry)
@@ -160,7 +167,7 @@ class Site:
         try:
             call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale, grouped=grouped))
         except ArgumentError as error:
-            raise SiteError(f"{self.name} ({self.original_class.__name__}): {error}") from None
+            raise SiteError(f"{self.label}: {error}") from None
         query = call.query
         geometry = self._geometry(*call.mask_shape)
         call = call._replace(draw=self._draw(forward, query, geometry))

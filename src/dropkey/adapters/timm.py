@@ -37,7 +37,9 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.models.beit.Attention": _SELF,
     "timm.models.cait.ClassAttn": _CLASS,
     "timm.models.cait.TalkingHeadAttn": _NO_PREFIX,  # dropped where the softmax is: after the heads were mixed
-    "timm.models.convit.GPSA": replace(_NO_PREFIX, one_mask=True),  # a softmax of contents and one of positions: both lose the same keys
+    "timm.models.convit.GPSA": replace(
+        _NO_PREFIX, one_mask=True
+    ),  # a softmax of contents and one of positions: both lose the same keys
     "timm.models.convit.MHSA": _SELF,
     "timm.models.cpubone.ConvAttention": _SELF,
     "timm.models.crossvit.CrossAttention": replace(_SELF, kind="cross"),

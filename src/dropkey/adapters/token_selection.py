@@ -53,12 +53,10 @@ def forward_selected(
     """
     if any(extra is not None and extra is not False for extra in (*args, *kwargs.values())):
         return None
-    if not _skips_nothing(module, site, x):
+    if not site.selects_tokens(forward) or not _skips_nothing(module, site, x):
         return None
     expected = None if site.records is None else _masked(site, masked, x)
     selection = site.select_tokens(forward, x, module.num_heads)
-    if selection is None:
-        return None
     site.calls_per_pass = 1
     run = _run_whole if _is_whole(module, site, x) else _run_parts
     result: Tensor = module.proj_drop(run(module, site, x, selection))

@@ -46,7 +46,14 @@ class Verification(NamedTuple):
     def __str__(self) -> str:
         header = ["site", "drop ratio", "dropped", "calls", "largest error", "verdict"]
         body = [
-            [shown(c.name), f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", str(c.num_calls), _error_text(c), _verdict(c)]
+            [
+                shown(c.name),
+                f"{c.drop_ratio:.4g}",
+                f"{c.dropped_share:.4f}",
+                str(c.num_calls),
+                _error_text(c),
+                _verdict(c),
+            ]
             for c in self.checks
         ]
         return text_table([header, *body]) + "\nIn evaluation mode the model is untouched, bit for bit."
@@ -110,7 +117,9 @@ def _check_independence(site: Site, records: Sequence[Record]) -> None:
         return
     seeds = [int(record.call.draw.seed) for record in records if record.call.draw is not None]
     if len(set(seeds)) < len(seeds):
-        raise SiteError(f"{site.name} calls attention {len(seeds)} times a pass, and some of the calls draw the same keys")
+        raise SiteError(
+            f"{site.name} calls attention {len(seeds)} times a pass, and some of the calls draw the same keys"
+        )
 
 
 def _check_whole_module(site: Site, record: Record) -> None:
@@ -130,7 +139,6 @@ def _check_whole_module(site: Site, record: Record) -> None:
 
 def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
     call = record.call
-    _check_whole_module(site, record)
     if isinstance(slot.regularizer, AttentionDropout):
         _check_differs(site, slot, record)
         share, count, error = _share_of_dropped_weights(slot, call), float(math.prod(call.mask_shape)), math.nan
@@ -140,6 +148,7 @@ def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
         keep = _exported_mask(record)
         share, count = 1 - keep.double().mean().item(), _independent_draws(record)
         error = _difference(site, record, keep)
+        _check_whole_module(site, record)
     bound = _NUM_SIGMAS * math.sqrt(slot.drop_ratio * (1 - slot.drop_ratio) / count) + _rounding(slot, call)
     if abs(share - slot.drop_ratio) > bound:
         raise SiteError(f"{site.name} drops {share:.4f} of its keys, not {slot.drop_ratio:.4f} +- {bound:.4f}")

@@ -1,12 +1,13 @@
 """Whether a module does what its class says and nothing else: only then may it be computed without being called.
 
 Hooks, a forward set on an instance or put into the class, weights that are something else than numbers in memory, and
-transforms of torch.func all act when a module is called. Whoever computes its result in another way must know that there
-are none.
+transforms of torch.func all act when a module is called. Whoever computes its result in another way must know that
+there are none.
 """
 
 import sys
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,19 @@ from torch.utils._device import DeviceContext
 from dropkey.ops.ordinary import is_plain
 from dropkey.ops.transforms import active_transform
 
-__all__ = ["has_plain_parameters", "is_as_written", "is_plain_linear", "modes_look_on", "nobody_looks_on", "nobody_looks_on_any"]
+__all__ = [
+    "has_plain_parameters",
+    "is_as_written",
+    "is_plain_linear",
+    "modes_look_on",
+    "nobody_looks_on",
+    "nobody_looks_on_any",
+]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
 _CALLS = nn.Module.__call__, nn.Module._call_impl
-_FORWARDS = {cls: cls.forward for cls in (nn.Linear, nn.Conv2d, nn.BatchNorm2d)}
+_FORWARDS: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (nn.Linear, nn.Conv2d, nn.BatchNorm2d)}
 
 
 def is_as_written(cls: type, module_name: str, class_name: str) -> bool:
@@ -33,11 +41,11 @@ def is_as_written(cls: type, module_name: str, class_name: str) -> bool:
     code = getattr(forward, "__code__", None)
     if code is None or source is None:
         return False
-    return code.co_qualname == f"{class_name}.forward" and code.co_filename == source.__file__
+    return bool(code.co_qualname == f"{class_name}.forward" and code.co_filename == source.__file__)
 
 
 def nobody_looks_on(module: nn.Module, kinds: Collection[tuple[str, str]]) -> bool:
-    """Say whether a module is exactly of one of the kinds (module, class), and nothing else happens when it is called."""
+    """Say whether a module is exactly of one of the kinds (module, class), and its call does nothing else."""
     cls = type(module)
     return (cls.__module__, cls.__qualname__) in kinds and "forward" not in vars(module) and not _is_heard(module)
 
@@ -70,7 +78,8 @@ def modes_look_on() -> bool:
         return True
     if not torch._C._len_torch_function_stack():
         return False
-    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return any(type(mode) is not DeviceContext for mode in modes)
 
 
 def _is_heard(module: nn.Module) -> bool:

@@ -58,8 +58,8 @@ def attention(
         overflowed to -inf, gets zeros.
 
     Raises:
-        ArgumentError: shapes that do not fit, a ratio or seed that is none, an unknown pattern or backend, or torch.vmap
-            without a word on randomness.
+        ArgumentError: shapes that do not fit, a ratio or seed that is none, an unknown pattern or backend, or
+            torch.vmap without a word on randomness.
         BackendError: the backend asked for by name cannot run this call.
 
     Example:

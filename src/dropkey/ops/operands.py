@@ -58,8 +58,8 @@ def checked_call(
 def broadcast(call: AttentionCall) -> AttentionCall:
     """Return a checked call as backends take it: one batch, and key and value of equally many heads.
 
-    Nothing is copied, unless key and value are shared by different groups of heads; torch sums the gradients of what was
-    expanded.
+    Nothing is copied, unless key and value are shared by different groups of heads; torch sums the gradients of what
+    was expanded.
     """
     query, key, value = call.query, call.key, call.value
     batch = query.shape[0]
@@ -82,7 +82,7 @@ def _check_kinds(query: Tensor, key: Tensor, value: Tensor) -> None:
             raise ArgumentError(f"{name} must be a tensor, got a {type(tensor).__name__}")
         if tensor.layout is not torch.strided or tensor.is_nested:
             raise ArgumentError(
-                f"{name} is a {_layout_name(tensor)} tensor, and keys are dropped in dense ones: pad it (nested tensors "
+                f"{name} is a {_layout_name(tensor)} tensor, and keys are dropped in dense ones: pad it (nested ones "
                 "have to_padded_tensor) and forbid the padding with attn_bias"
             )
         if tensor.dtype is not dtype or tensor.device != device or not dtype.is_floating_point:
@@ -134,9 +134,7 @@ def _does_not_fit(query: Tensor, key: Tensor, value: Tensor, why: str) -> Argume
     return ArgumentError(f"{shapes} do not fit: {why}")
 
 
-def dense_bias(
-    attn_bias: Any, is_causal: bool, lengths: tuple[int, ...], device: torch.device
-) -> tuple[Any, bool]:
+def dense_bias(attn_bias: Any, is_causal: bool, lengths: tuple[int, ...], device: torch.device) -> tuple[Any, bool]:
     """Return a bias with torch's CausalBias written out, and whether keys after the query are forbidden.
 
     Raises:

@@ -39,8 +39,8 @@ def check_randomness() -> None:
             continue
         if _functorch.CVmapInterpreterPtr(level).randomness() == _functorch.RandomnessType.Error:
             raise ArgumentError(
-                "torch.vmap over an attention that drops keys: say randomness='different' or randomness='same', or give "
-                "the attention a seed"
+                "torch.vmap over an attention that drops keys: say randomness='different' or randomness='same', or "
+                "give the attention a seed"
             )
 
 

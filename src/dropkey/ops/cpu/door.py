@@ -6,6 +6,7 @@ imply, with rows that the kernel can walk along.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,7 @@ def check_numbers(**sizes: int) -> None:
             raise BackendError(f"the native kernel cannot take {size} {name}: dropkey.attention knows empty calls")
 
 
-def check_draw(
-    drop_ratio: Tensor, seed: Tensor, seed_threshold: Tensor, numbers: Sequence[int], num_keys: int
-) -> None:
+def check_draw(drop_ratio: Tensor, seed: Tensor, seed_threshold: Tensor, numbers: Sequence[int], num_keys: int) -> None:
     """Raise a BackendError unless a draw is one that the kernel knows, for so many keys."""
     if len(numbers) != _NUM_PATTERNS or not -1 <= numbers[0] < _NUM_PATTERNS:
         raise BackendError(f"the native kernel knows no draw {list(numbers)}: give a pattern to dropkey.attention")
@@ -73,8 +72,8 @@ def check_draw(
     _, window, rows, cols, prefix = numbers
     if window < 1 or window % 2 == 0 or rows < 1 or cols < 1 or prefix < 0 or rows * cols + prefix != num_keys:
         raise BackendError(
-            f"the native kernel cannot draw windows of {window} on {rows} x {cols} patches and {prefix} more tokens for "
-            f"{num_keys} keys: pass the grid_size and num_prefix_tokens of this input"
+            f"the native kernel cannot draw windows of {window} on {rows} x {cols} patches and {prefix} more tokens "
+            f"for {num_keys} keys: pass the grid_size and num_prefix_tokens of this input"
         )
 
 
@@ -83,7 +82,7 @@ def _check_number(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         raise _misfit(name, tensor, f"not a plain {_named(dtype)} number on the CPU")
 
 
-def _misfit(name: str, tensor: Tensor, why: str) -> BackendError:
+def _misfit(name: str, tensor: Any, why: str) -> BackendError:
     if not isinstance(tensor, Tensor):
         return BackendError(f"the native kernel cannot take {name}: it is a {type(tensor).__name__}, {why}")
     kind = "" if type(tensor) in _PLAIN else f"{type(tensor).__name__} of "

@@ -19,7 +19,12 @@ def draw_keep(draw: Draw, batch: int, num_heads: int, num_queries: int, num_keys
 
     ``column`` and ``token`` need so few bits that torch draws them as fast.
     """
-    is_native = draw.pattern.name in ("element", "block", "cross") and 0 not in (batch, num_heads, num_queries, num_keys)
+    is_native = draw.pattern.name in ("element", "block", "cross") and 0 not in (
+        batch,
+        num_heads,
+        num_queries,
+        num_keys,
+    )
     if not is_native or not _is_on_cpu(draw) or active_transform() or library.unavailable() is not None:
         return draw.keep(batch, num_heads, num_queries, num_keys)
     draw.pattern.check(Geometry(batch, num_heads, num_queries, num_keys, draw.grid_size, draw.num_prefix_tokens))

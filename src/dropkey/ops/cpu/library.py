@@ -136,8 +136,8 @@ def _check(
     if dtype not in (torch.float32, torch.bfloat16) or not query.dim() == key.dim() == value.dim() == 4:
         shapes = f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         raise BackendError(
-            f"the native kernel takes (batch, heads, tokens, head_dim) in float32 or bfloat16, got {shapes} in {dtype}: "
-            "call dropkey.attention"
+            f"the native kernel takes (batch, heads, tokens, head_dim) in float32 or bfloat16, got {shapes} in {dtype}"
+            ": call dropkey.attention"
         )
     batch, heads, queries, dim = query.shape
     kv_heads, keys, value_dim = key.shape[1], key.shape[2], value.shape[3]
@@ -149,17 +149,17 @@ def _check(
     check_rows("query", query, dtype, of_query)
     check_rows("key", key, dtype, of_key)
     check_rows("value", value, dtype, of_value)
-    shapes = (of_out, of_out, of_query, of_key, of_value)
-    for name, tensor, shape in zip(_OUTPUTS, outputs, shapes, strict=False):
-        check_rows(name, tensor, dtype, shape)
+    for name, output, shape in zip(_OUTPUTS, outputs, (of_out, of_out, of_query, of_key, of_value), strict=False):
+        check_rows(name, output, dtype, shape)
     check_whole("sums", sums, torch.float32, (2, batch, heads, queries))
-    for name, tensor in (("bias", bias), ("grad_bias", grad_bias)):
-        if tensor is not None:
-            _check_bias(name, tensor, (batch, heads, queries, keys))
+    _check_bias("bias", bias, (batch, heads, queries, keys))
+    _check_bias("grad_bias", grad_bias, (batch, heads, queries, keys))
     check_draw(*draw, keys)
 
 
-def _check_bias(name: str, bias: Tensor, shape: tuple[int, ...]) -> None:
+def _check_bias(name: str, bias: Tensor | None, shape: tuple[int, ...]) -> None:
+    if bias is None:
+        return
     kind = torch.bool if bias.dtype is torch.bool and name == "bias" else torch.float32
     check_rows(name, bias[..., :1], kind, (*shape[:3], 1))  # keys may lie apart
     if bias.shape != shape:

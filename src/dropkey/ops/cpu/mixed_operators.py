@@ -18,11 +18,12 @@ from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
 from dropkey.ops.cpu.operators import (
     DRAW,
     LAYOUT_TAGS,
+    as_bits,
     check_transforms,
     final,
+    from_bits,
     grads_fake,
     of_type,
-    ratio_bits,
     rows,
     token_major,
 )
@@ -216,9 +217,10 @@ class _MixedAttention(torch.autograd.Function):
         draw = drop_ratio, seed, seed_threshold
         with torch._C._AutoDispatchBelowAutograd():
             outputs: tuple[Tensor, ...] = mixed_operator(*inputs, var, eps, scale, *draw, numbers)
-        ctx.save_for_backward(*inputs, *outputs[1:], ratio_bits(drop_ratio), seed, seed_threshold)
+        _, mixed, *statistics = outputs
+        ctx.save_for_backward(*inputs, mixed, *map(as_bits, (*statistics, drop_ratio)), seed, seed_threshold)
         ctx.numbers = var is None, eps, scale, numbers
-        ctx.types = [None if t is None else t.dtype for t in (*inputs, *outputs[1:])], drop_ratio.dtype
+        ctx.types = [None if t is None else t.dtype for t in (*inputs, mixed)]
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         return outputs
@@ -228,11 +230,12 @@ class _MixedAttention(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 15
         training, eps, scale, numbers = ctx.numbers
-        types, ratio_type = ctx.types
-        *tensors, ratio, seed, seed_threshold = ctx.saved_tensors
-        saved = [t if t is None else of_type(dtype, t)[0] for t, dtype in zip(tensors, types, strict=True)]
-        draw = ratio.view(ratio_type), seed, seed_threshold
-        (grad_out,) = of_type(types[0], grad_out)
+        tensors, rest = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+        saved = [t if t is None else of_type(dtype, t)[0] for t, dtype in zip(tensors, ctx.types, strict=True)]
+        *statistics, ratio, seed, seed_threshold = rest
+        saved += map(from_bits, statistics)
+        draw = from_bits(ratio), seed, seed_threshold
+        (grad_out,) = of_type(ctx.types[0], grad_out)
         given = _backward_operator(grad_out, *saved, training, eps, scale, *draw, numbers)
         causes = [t for t in (grad_out, *saved[:8]) if t is not None]
         grad_query, grad_key, grad_value, *factors, grad_identity = final(given, *causes, message=_NO_SECOND)

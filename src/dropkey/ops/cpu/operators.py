@@ -14,14 +14,15 @@ from dropkey.ops.transforms import active_transform
 __all__ = [
     "DRAW",
     "LAYOUT_TAGS",
+    "as_bits",
     "attention_operator",
     "backward_into",
     "check_transforms",
     "final",
+    "from_bits",
     "grads_fake",
     "mask_operator",
     "of_type",
-    "ratio_bits",
     "rows",
     "token_major",
 ]
@@ -31,6 +32,9 @@ DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
 
 # A compiler must hand on strides as it has seen them: the output's follow the query's.
 LAYOUT_TAGS = (getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),)
+
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_FLOATS = {integer: floating for floating, integer in _INTEGERS.items()}
 
 _NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
 
@@ -215,9 +219,8 @@ class _Attention(torch.autograd.Function):
             out, sums = attention_operator(
                 query, key, value, bias, scale, is_causal, drop_ratio, seed, seed_threshold, numbers
             )
-        ratio = ratio_bits(drop_ratio)
-        ctx.save_for_backward(query, key, value, bias, out, sums, ratio, seed, seed_threshold)
-        ctx.numbers = scale, is_causal, numbers, query.dtype, drop_ratio.dtype
+        ctx.save_for_backward(query, key, value, bias, out, as_bits(sums), as_bits(drop_ratio), seed, seed_threshold)
+        ctx.numbers = scale, is_causal, numbers, query.dtype
         ctx.mark_non_differentiable(sums)
         ctx.set_materialize_grads(False)
         return out, sums
@@ -227,20 +230,36 @@ class _Attention(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 10
         query, key, value, bias, out, sums, ratio, *tensors = ctx.saved_tensors
-        scale, is_causal, numbers, dtype, ratio_dtype = ctx.numbers
+        scale, is_causal, numbers, dtype = ctx.numbers
         query, key, value, out, grad_out = of_type(dtype, query, key, value, out, grad_out)
-        tensors = [ratio.view(ratio_dtype), *tensors]
         wanted = bias is not None and ctx.needs_input_grad[3]
         *grads, grad_bias = _backward_operator(
-            grad_out, query, key, value, bias, out, sums.float(), wanted, scale, is_causal, *tensors, numbers
+            grad_out,
+            query,
+            key,
+            value,
+            bias,
+            out,
+            from_bits(sums),
+            wanted,
+            scale,
+            is_causal,
+            from_bits(ratio),
+            *tensors,
+            numbers,
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
         return (*final(given, grad_out, query, key, value), *(None,) * 6)
 
 
-def ratio_bits(number: Tensor) -> Tensor:
-    """Return a drop ratio as the integer that its bits are, which hooks on saved tensors leave alone."""
-    return number.view(torch.int64 if number.dtype == torch.float64 else torch.int32)
+def as_bits(tensor: Tensor) -> Tensor:
+    """Return a floating tensor as the integers that its bits are: hooks on saved tensors leave these alone."""
+    return tensor.view(_INTEGERS[tensor.dtype])
+
+
+def from_bits(tensor: Tensor) -> Tensor:
+    """Undo ``as_bits``."""
+    return tensor.view(_FLOATS[tensor.dtype])
 
 
 def of_type(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:

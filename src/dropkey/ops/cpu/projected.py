@@ -13,13 +13,14 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.door import check_numbers, check_whole
 from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
-from dropkey.ops.cpu.operators import check_transforms, final
+from dropkey.ops.cpu.operators import as_bits, check_transforms, final, from_bits, of_type
 
 __all__ = ["attend_projected", "can_project"]
 
 _STEP = 16  # the kernel reads rows in whole groups of so many values
-_NAMES = ("x", "weight", "bias", "out_weight", "out_bias", "kept", "query", "kv", "out", "sums", "y", "panels")
-_NAMES += ("grad_y", "grad_query", "grad_kv", *(f"grad of {name}" for name in _NAMES[:5]))
+_LAYERS = ("x", "weight", "bias", "out_weight", "out_bias")
+_BETWEEN = ("kept", "query", "kv", "out", "sums", "y", "panels", "grad_y", "grad_query", "grad_kv")
+_NAMES = (*_LAYERS, *_BETWEEN, *(f"grad of {name}" for name in _LAYERS))
 _TENSORS = 21  # of a call, in the order of the kernel's own list
 
 
@@ -85,7 +86,7 @@ class _Projected(torch.autograd.Function):
         given = (x, weight, bias, out_weight, out_bias, rows, kept, query, kv, out, sums, y)
         panels = _panels(weight, out_weight)  # named: a packed call holds addresses alone
         kernel().projected_forward(_pack(num_heads, scale, *given, panels))
-        ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, sums)
+        ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, as_bits(sums))
         ctx.numbers = num_heads, scale
         ctx.mark_non_differentiable(out)
         ctx.set_materialize_grads(False)
@@ -95,9 +96,9 @@ class _Projected(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 8
-        x, weight, out_weight, rows, *computed = (
-            tensor.float() if tensor.is_floating_point() else tensor for tensor in ctx.saved_tensors
-        )  # hooks on saved tensors may hand them back in another type
+        x, weight, out_weight, rows, *computed, sums = ctx.saved_tensors
+        x, weight, out_weight = of_type(torch.float32, x, weight, out_weight)
+        computed = [*of_type(torch.float32, *computed), from_bits(sums)]
         wants = ctx.needs_input_grad
         grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
         grad_query, grad_kv = torch.empty_like(computed[1]), torch.empty_like(computed[2])
@@ -170,7 +171,9 @@ def _check(
     check_whole("rows", rows, torch.int64, (batch, keys))
     lowest, highest = rows.aminmax()
     if lowest.item() < 0 or highest.item() >= batch * tokens:
-        raise BackendError(f"the native kernel cannot take rows {lowest.item()} to {highest.item()} of {batch * tokens}")
+        raise BackendError(
+            f"the native kernel cannot take rows {lowest.item()} to {highest.item()} of {batch * tokens}"
+        )
 
 
 def _panels(weight: Tensor, out_weight: Tensor) -> Tensor:

@@ -122,13 +122,17 @@ static void weigh(float* logits, float* products, const uint8_t* bits, Factor un
     }
     return;
   }
-  Floats total = {};
+  Floats total = {}, sum = {};
   for (long k = 0; k < keys; k += W) {
     Floats w = weight(k);
     total += w * load(products + k);
+    sum += w;
     store(logits + k, w);
   }
-  Floats mean = splat(sum_of(total));
+  // Weights of queries and keys that a hook on saved tensors has rounded do not sum to 1: their mean must be one all the
+  // same, or what is left of large products is wrong.
+  float all = sum_of(sum), mean_product = sum_of(total);
+  Floats mean = splat(std::fabs(all - 1) > 1e-3f ? mean_product / all : mean_product);
   for (long k = 0; k < keys; k += W) store(products + k, load(logits + k) * (load(products + k) - mean));
 }
 
