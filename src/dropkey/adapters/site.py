@@ -25,7 +25,8 @@ from dropkey.ops.mixed_attention import attend_mixed, refuses
 from dropkey.ops.operands import broadcast, checked_call
 from dropkey.ops.reattention import HeadMixing
 from dropkey.ops.reference import dropped_softmax, weights
-from dropkey.ops.statistics import is_recomputing
+from dropkey.ops.statistics import counts_batches, is_recomputing
+from dropkey.ops.transforms import active_transform, check_randomness
 from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.regularizers import AttentionDropout, DropKey
 
@@ -178,6 +179,7 @@ class Site:
         if self.maps is not None:
             self.maps.append(weights(call, call.keep()))
         if self.dropout is not None and self.dropout.acts(forward.training):
+            check_randomness()
             keep = self._dropout_keep(forward, query, geometry)
             out = laid_out(attend_with_dropout(call, self.dropout.drop_ratio, keep), query)
         elif own_rate > 0:
@@ -195,7 +197,7 @@ class Site:
         attn = weights(call, call.keep())
         dropped = self._dropped(forward, attn, geometry, own_rate)
         value = call.expanded().value
-        if dropped is attn:
+        if dropped is attn and not active_transform():
             out = attend(call, "auto" if self.drop is None else self.drop.backend)
         else:
             out = (dropped @ value.to(attn.dtype)).to(value.dtype)
@@ -277,7 +279,13 @@ class Site:
 
     def _change(self, forward: Pass, call: AttentionCall, attn: Tensor) -> Tensor:
         """Return what Re-attention adds to the attention weights (B, H, Nq, Nk)."""
-        change = self._mixer(forward)(attn, call.allowed())
+        mixer = self._mixer(forward)
+        if active_transform() and counts_batches(getattr(mixer, "norm", None)):
+            raise SiteError(
+                f"{self.label}: Re-attention's batch norm counts batches in place, which {active_transform()} cannot "
+                'follow: set the mixing to eval(), or apply ReAttention(norm="layer")'
+            )
+        change = mixer(attn, call.allowed())
         assert isinstance(change, Tensor)
         return change
 

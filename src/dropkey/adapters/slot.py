@@ -34,12 +34,14 @@ class Slot:
     @property
     def drop_ratio(self) -> float:
         """Share of keys dropped here, in [0, 1)."""
-        return float(self.ratio_tensor)
+        # Fake tensors must not be read, and numbers be no guards of a compiled graph.
+        return float(self.ratio_tensor) if torch.compiler.is_compiling() else self._drop_ratio
 
     @drop_ratio.setter
     def drop_ratio(self, value: float) -> None:
         with _disable_current_modes():
             self.ratio_tensor.fill_(value)
+        self._drop_ratio = float(value)
         self.is_positive = drawn_ratio(value) > 0
 
     def acts(self, training: bool) -> bool:

@@ -11,6 +11,7 @@ from dropkey.adapters.site import Site, mixer_of
 from dropkey.adapters.slot import Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
+from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Element, Token
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
 from dropkey.schedules import drawn_ratio
@@ -74,7 +75,7 @@ def _ratio(site: Site, slot: Slot) -> str:
 def _mixing(module: nn.Module, slot: Slot) -> list[str]:
     assert isinstance(slot.regularizer, ReAttention)
     gate = getattr(mixer_of(module), "gate", None)
-    return [slot.regularizer.norm, f"{gate.item():.3g}" if isinstance(gate, torch.Tensor) else "?"]
+    return [slot.regularizer.norm, f"{gate.item():.3g}" if isinstance(gate, torch.Tensor) and is_plain(gate) else "?"]
 
 
 def _backend(module: nn.Module, site: Site, slot: Slot) -> str:

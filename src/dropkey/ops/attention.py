@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from dropkey.ops.autocast import autocast_like_sdpa
-from dropkey.ops.call import Draw, is_dropping
+from dropkey.ops.call import AttentionCall, Draw, is_dropping
 from dropkey.ops.cpu.keep import draw_keep
 from dropkey.ops.dispatch import attend
 from dropkey.ops.operands import broadcast, checked_call
+from dropkey.ops.sdpa import plain
 from dropkey.patterns import Pattern, named_pattern
 
 __all__ = ["attention", "keep_mask"]
@@ -72,6 +73,8 @@ def attention(
     """
     pattern = named_pattern(pattern)
     if not is_dropping(drop_ratio):
+        if isinstance(query, Tensor) and query.is_nested:  # whatever torch makes of it
+            return plain(AttentionCall(query, key, value, attn_bias, is_causal, scale, None))
         return attend(checked_call(query, key, value, attn_bias, is_causal, scale), backend)
     query, key, value, attn_bias = autocast_like_sdpa(query, key, value, attn_bias)
     call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale))

@@ -13,13 +13,13 @@ _KNOWS_NOT = ("meta",)  # device types that torch has no autocast for
 
 def autocast_like_sdpa(*tensors: Tensor | None) -> list[Any]:
     """Return tensors as torch's attention would take them under autocast: all of one type."""
-    kind = next(tensor.device.type for tensor in tensors if tensor is not None)
+    kind = next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), "meta")
     if kind in _KNOWS_NOT or not torch.is_autocast_enabled(kind):
         return list(tensors)
     dtype = torch.get_autocast_dtype(kind)
     return [
         tensor.to(dtype)
-        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
         else tensor
         for tensor in tensors
     ]

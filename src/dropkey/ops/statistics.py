@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["count_batch", "is_recomputing", "normalize_once"]
+__all__ = ["count_batch", "counts_batches", "is_recomputing", "normalize_once"]
 
 
 def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
@@ -45,6 +45,13 @@ def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> 
     # By `data`, as torch's layer does below autograd: a graph of an earlier call may hold the running statistics.
     for running, batch in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
         running.data.lerp_(batch.to(running.dtype), norm.momentum)
+
+
+def counts_batches(norm: object) -> bool:
+    """Say whether a layer changes running statistics in place when it is called, and these are a module's own."""
+    running = getattr(norm, "running_mean", None)
+    is_own = isinstance(running, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(running)
+    return is_own and bool(getattr(norm, "training", False))
 
 
 def _run(norm: nn.Module, x: Tensor) -> Tensor:
