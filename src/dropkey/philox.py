@@ -63,6 +63,8 @@ def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
 
 
 def _integer(seed: Any) -> int:
+    if type(seed) is int:
+        return seed
     if not isinstance(seed, bool):
         with contextlib.suppress(TypeError):
             return operator.index(seed)

@@ -24,6 +24,7 @@ from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import ArgumentError, SiteError, first_line
 from dropkey.ops.autocast import autocast_like_sdpa
 from dropkey.ops.operands import dense_bias
+from dropkey.ops.transforms import saving_hooks
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
 
@@ -39,7 +40,7 @@ class Routing(TorchFunctionMode):
         self.site = site
         self.forward = forward
         self.num_heads = num_heads
-        self.grad_enabled = torch.is_grad_enabled()
+        self.autograd = _autograd_state()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -94,7 +95,7 @@ class Routing(TorchFunctionMode):
         return unfold(out, layout, _num_windows(query, layout))
 
     def _refuse_inner_checkpoint(self) -> None:
-        if self.grad_enabled:
+        if self.autograd is not None and self.autograd[0] and _autograd_state() != self.autograd:
             refuse_inner_checkpoint(self.site)
 
     def _softmax(self, func: Callable[..., Tensor], logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -120,6 +121,11 @@ class Routing(TorchFunctionMode):
 
     def _fold(self, tensor: Tensor, layout: str) -> Tensor:
         return fold(tensor, layout, self.num_heads)
+
+
+def _autograd_state() -> tuple[bool, object] | None:
+    """What a checkpoint changes while it runs: whether gradients are recorded, and how tensors are saved for them."""
+    return None if torch.compiler.is_compiling() else (torch.is_grad_enabled(), saving_hooks())
 
 
 def _num_heads(module: nn.Module) -> int:
@@ -192,9 +198,10 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         site = self._dropkey_site
         assert isinstance(site, Site)
+        acts = site.acts(self.training)
         if not torch.compiler.is_compiling():
-            site.follow(self.training, (*args, *kwargs.values()))
-        if not site.acts(self.training):
+            site.follow(self.training, acts, (*args, *kwargs.values()))
+        if not acts:
             return base.forward(self, *args, **kwargs)
         _refuse_symbols(site, *args, *kwargs.values())
         args, kwargs = _forbid_other_windows(site, args, kwargs)

@@ -7,8 +7,6 @@ backward pass, where nothing is routed: another attention than the one that was 
 import sys
 from types import FrameType
 
-import torch
-
 from dropkey.adapters.site import Site
 from dropkey.errors import SiteError
 
@@ -19,8 +17,6 @@ _HERE = "dropkey.adapters.class_swap"  # whose forward the walk up the stack end
 
 def refuse_inner_checkpoint(site: Site) -> None:
     """Raise a SiteError if the attention call at hand is made by a checkpoint inside of the site's forward."""
-    if torch.compiler.is_compiling():
-        return
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")

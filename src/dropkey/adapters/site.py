@@ -88,13 +88,13 @@ class Site:
         """Say whether any slot changes a forward pass of the module in this mode, or somebody wants its maps."""
         return self.maps is not None or any(slot.acts(training) for slot in self.slots())
 
-    def follow(self, training: bool, inputs: tuple[object, ...]) -> None:
+    def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
         """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
 
         Raises:
             SiteError: the settings have changed between a forward pass and its recomputation in the backward pass.
         """
-        acts, recomputes = self.acts(training), is_recomputing()
+        recomputes = is_recomputing()
         if not acts and not (recomputes and self.passes):
             return
         state = random_state(inputs)
@@ -107,8 +107,11 @@ class Site:
             self.passes.note(state, settings)
 
     def _settings(self, training: bool) -> tuple[Acting, ...]:
-        acting = (slot for slot in self.slots() if slot.acts(training))
-        return tuple(Acting(s.regularizer, s.drop_ratio, self.grid_size, self.num_prefix_tokens) for s in acting)
+        return tuple(
+            Acting(slot.regularizer, slot.drop_ratio, self.grid_size, self.num_prefix_tokens)
+            for slot in (self.drop, self.dropout, self.mix)
+            if slot is not None and slot.acts(training)
+        )
 
     def selects_tokens(self, forward: Pass) -> bool:
         """Say whether keys of dropped tokens need not be computed at all.

@@ -74,7 +74,7 @@ def attention(
     pattern = named_pattern(pattern)
     if not is_dropping(drop_ratio):
         if isinstance(query, Tensor) and query.is_nested:  # whatever torch makes of it
-            return plain(AttentionCall(query, key, value, attn_bias, is_causal, scale, None))
+            return plain(AttentionCall(query, key, value, attn_bias, is_causal, scale, None))  # type: ignore[arg-type]
         return attend(checked_call(query, key, value, attn_bias, is_causal, scale), backend)
     query, key, value, attn_bias = autocast_like_sdpa(query, key, value, attn_bias)
     call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale))

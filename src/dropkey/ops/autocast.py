@@ -13,7 +13,8 @@ _KNOWS_NOT = ("meta",)  # device types that torch has no autocast for
 
 def autocast_like_sdpa(*tensors: Tensor | None) -> list[Any]:
     """Return tensors as torch's attention would take them under autocast: all of one type."""
-    kind = next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), "meta")
+    first = tensors[0]
+    kind = first.device.type if isinstance(first, Tensor) else "meta"
     if kind in _KNOWS_NOT or not torch.is_autocast_enabled(kind):
         return list(tensors)
     dtype = torch.get_autocast_dtype(kind)

@@ -109,7 +109,7 @@ class AttentionCall(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to compute but zeros."""
-        return 0 in self.mask_shape or self.value.shape[3] == 0
+        return not (self.query.numel() and self.value.numel()) and (0 in self.mask_shape or self.value.shape[3] == 0)
 
     def expanded(self) -> "AttentionCall":
         """Return the call with key and value repeated to as many heads as the query has."""

@@ -24,9 +24,14 @@ def axes_in_memory(query: Tensor) -> tuple[int, ...]:
         >>> axes_in_memory(torch.empty(2, 1, 5, 8).expand(2, 3, 5, 8))
         (0, 1, 2, 3)
     """
-    sizes, strides = query.shape, query.stride()
-    if strides[3] == 1 and strides[0] >= strides[1] >= strides[2] > 1:  # the commonest, told quickly
-        return 0, 1, 2, 3
+    strides = query.stride()
+    batch, head, token, channel = strides
+    if channel == 1:  # the commonest two, told quickly
+        if batch >= head >= token >= 1:
+            return 0, 1, 2, 3
+        if batch > token > head > 1:
+            return 0, 2, 1, 3
+    sizes = query.shape
     telling = [axis for axis in range(4) if strides[axis] != 0 and sizes[axis] > 1]
     by_stride = iter(sorted(telling, key=lambda axis: -strides[axis]))
     return tuple(next(by_stride) if axis in telling else axis for axis in range(4))
@@ -42,9 +47,13 @@ def empty_output(query: Tensor, batch: int, heads: int, tokens: int, dim: int) -
         tokens: N.
         dim: D, which need not be the query's.
     """
-    sizes, axes = (batch, heads, tokens, dim), axes_in_memory(query)
-    places = _inverse(axes)
-    return query.new_empty([sizes[axis] for axis in axes]).permute(places)
+    axes = axes_in_memory(query)
+    if axes == (0, 1, 2, 3):
+        return query.new_empty((batch, heads, tokens, dim))
+    if axes == (0, 2, 1, 3):
+        return query.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
+    sizes = (batch, heads, tokens, dim)
+    return query.new_empty([sizes[axis] for axis in axes]).permute(_inverse(axes))
 
 
 def laid_out(out: Tensor, query: Tensor) -> Tensor:

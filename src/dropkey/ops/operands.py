@@ -45,11 +45,13 @@ def checked_call(
     if query.dim() != 4:
         raise ArgumentError(f"query must be (batch, heads, tokens, head_dim), got shape {tuple(query.shape)}")
     key, value = _with_four_axes("key", key), _with_four_axes("value", value)
-    batch, heads = _batch(query, key, value), _heads(query, key, value, grouped)
+    batch, heads, *_ = query.shape
+    if not query.shape[:2] == key.shape[:2] == value.shape[:2]:
+        batch, heads = _batch(query, key, value), _heads(query, key, value, grouped)
     if query.shape[3] != key.shape[3] or key.shape[2] != value.shape[2]:
         raise _does_not_fit(query, key, value, "query and key must agree in head_dim, key and value in tokens")
-    mask_shape = (batch, heads, query.shape[2], key.shape[2])
     if attn_bias is not None:
+        mask_shape = (batch, heads, query.shape[2], key.shape[2])
         attn_bias, is_causal = _bias(attn_bias, is_causal, mask_shape, query.device)
     query, number = _scaled(query, scale)
     return AttentionCall(query, key, value, attn_bias, is_causal, number, None)
@@ -76,10 +78,11 @@ def broadcast(call: AttentionCall) -> AttentionCall:
 
 
 def _check_kinds(query: Tensor, key: Tensor, value: Tensor) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if type(tensor) is not Tensor and not isinstance(tensor, Tensor):
+            raise ArgumentError(f"{name} must be a tensor, got a {type(tensor).__name__}")
     dtype, device = query.dtype, query.device
     for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(tensor, Tensor):
-            raise ArgumentError(f"{name} must be a tensor, got a {type(tensor).__name__}")
         if tensor.layout is not torch.strided or tensor.is_nested:
             raise ArgumentError(
                 f"{name} is a {_layout_name(tensor)} tensor, and keys are dropped in dense ones: pad it (nested ones "

@@ -5,7 +5,7 @@ from torch._C import _functorch
 
 from dropkey.errors import ArgumentError
 
-__all__ = ["active_transform", "beyond_one_gradient", "check_randomness"]
+__all__ = ["active_transform", "beyond_one_gradient", "check_randomness", "saving_hooks"]
 
 
 def active_transform() -> str | None:
@@ -28,6 +28,11 @@ def beyond_one_gradient() -> str | None:
         return "forward-mode differentiation is active"
     gradients = [level for level in _levels() if level.key() == _functorch.TransformType.Grad]
     return "a gradient of a gradient is being taken" if len(gradients) > 1 else None
+
+
+def saving_hooks() -> object:
+    """Return the hooks that tensors saved for a backward pass go through now, or None."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 def check_randomness() -> None:

@@ -9,44 +9,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Parameter
 
 from dropkey.errors import BackendError
 
-__all__ = ["check_draw", "check_numbers", "check_rows", "check_whole"]
+__all__ = ["check_draw", "check_numbers", "check_whole", "place_of_rows"]
 
-_PLAIN = (Tensor, nn.Parameter)
+_PLAIN = (Tensor, Parameter)
+_STRIDED = torch.strided
 _NUM_PATTERNS = 5
 _FIRST_WINDOW = 3  # place of the first pattern that is drawn on a grid
 
 
-def check_rows(name: str, tensor: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
-    """Raise a BackendError unless a tensor has this type and shape and a last axis without gaps, in memory here."""
+def place_of_rows(name: str, tensor: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return the address of a (B, H, N, D) tensor and its first three strides.
+
+    Raises:
+        BackendError: it has not this type and shape and a last axis without gaps, in memory here.
+    """
+    kind = type(tensor)
+    if (
+        (kind is not Tensor and kind is not Parameter)
+        or tensor.dtype is not dtype
+        or tensor.shape != shape
+        or not tensor.is_cpu
+        or tensor.layout is not _STRIDED
+    ):
+        raise _misfit(name, tensor, f"not a plain {_named(dtype)} tensor of shape {tuple(shape)} on the CPU")
+    batch, head, row, last = tensor.stride()
+    address = tensor.data_ptr()
+    if (last != 1 and shape[3] != 1) or not address or tensor.is_neg():
+        raise _misfit(name, tensor, "whose last axis has gaps, or which has no numbers in memory")
+    return address, batch, head, row
+
+
+def check_whole(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: Sequence[int]) -> None:
+    """Raise a BackendError unless a tensor has this type and shape and is contiguous, in memory here; None may be."""
+    if tensor is None:
+        return
+    if not shape:
+        _check_number(name, tensor, dtype)
+        return
     if (
         type(tensor) not in _PLAIN
         or not tensor.is_cpu
         or tensor.dtype is not dtype
         or tensor.shape != shape
         or tensor.layout is not torch.strided
+        or not tensor.is_contiguous()
         or tensor.is_neg()
+        or not tensor.data_ptr()
     ):
-        raise _misfit(name, tensor, f"not a plain {_named(dtype)} tensor of shape {tuple(shape)} on the CPU")
-    if tensor.stride(-1) != 1 and tensor.shape[-1] != 1:
-        raise _misfit(name, tensor, "whose last axis has gaps")
-    if not tensor.data_ptr() and tensor.numel():
-        raise _misfit(name, tensor, "without memory")
-
-
-def check_whole(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: Sequence[int]) -> None:
-    """The same for a tensor that must be contiguous, or None."""
-    if tensor is None:
-        return
-    if not shape:
-        _check_number(name, tensor, dtype)
-        return
-    check_rows(name, tensor, dtype, shape)
-    if not tensor.is_contiguous():
-        raise _misfit(name, tensor, "not contiguous")
+        raise _misfit(name, tensor, f"not a dense {_named(dtype)} tensor of shape {tuple(shape)} on the CPU")
 
 
 def check_numbers(**sizes: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.door import check_rows, check_whole
+from dropkey.ops.cpu.door import check_whole, place_of_rows
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
 from dropkey.ops.cpu.operators import (
     DRAW,
@@ -75,8 +75,11 @@ def pack_mixing(
     """
     _check_mixing(factors, statistics, grads, plain, mixed)
     addresses = [0 if t is None else t.data_ptr() for t in (*factors, *statistics, *grads)]
-    tensors = [n for t in (plain, mixed) for n in _place(t)]
-    return MIXING_LAYOUT.pack(training, eps, *addresses, *tensors)
+    places = [
+        (0,) * 4 if tensor is None else place_of_rows(name, tensor, mixed.dtype, mixed.shape)
+        for name, tensor in (("plain", plain), ("mixed", mixed))
+    ]
+    return MIXING_LAYOUT.pack(training, eps, *addresses, *places[0], *places[1])
 
 
 def _check_mixing(
@@ -93,9 +96,6 @@ def _check_mixing(
         check_whole(f"grad of {name}", grad, torch.float32, shape)
     for name, sums, shape in zip(("gram", "var"), statistics, shapes, strict=False):
         check_whole(name, sums, torch.float64, shape)
-    check_rows("mixed", mixed, mixed.dtype, mixed.shape)
-    if plain is not None:
-        check_rows("plain", plain, mixed.dtype, mixed.shape)
     if (plain is None) != (factors[3] is None):
         raise BackendError("the native kernel takes identity and plain together, or neither")
 
@@ -103,10 +103,6 @@ def _check_mixing(
 def _check_heads(query: Tensor, key: Tensor) -> None:
     if key.shape[1] != query.shape[1]:
         raise BackendError(f"the native kernel mixes maps of {query.shape[1]} heads, and cannot share {key.shape[1]}")
-
-
-def _place(tensor: Tensor | None) -> tuple[int, ...]:
-    return (0,) * 4 if tensor is None else (tensor.data_ptr(), *tensor.stride()[:3])
 
 
 def _forward(

@@ -9,7 +9,7 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 from dropkey.ops.layout_of_output import empty_output
-from dropkey.ops.transforms import active_transform
+from dropkey.ops.transforms import active_transform, saving_hooks
 
 __all__ = [
     "DRAW",
@@ -219,8 +219,10 @@ class _Attention(torch.autograd.Function):
             out, sums = attention_operator(
                 query, key, value, bias, scale, is_causal, drop_ratio, seed, seed_threshold, numbers
             )
-        ctx.save_for_backward(query, key, value, bias, out, as_bits(sums), as_bits(drop_ratio), seed, seed_threshold)
-        ctx.numbers = scale, is_causal, numbers, query.dtype
+        ctx.dtype = None if saving_hooks() is None else query.dtype
+        exact = (sums, drop_ratio) if ctx.dtype is None else (as_bits(sums), as_bits(drop_ratio))
+        ctx.save_for_backward(query, key, value, bias, out, *exact, seed, seed_threshold)
+        ctx.numbers = scale, is_causal, numbers
         ctx.mark_non_differentiable(sums)
         ctx.set_materialize_grads(False)
         return out, sums
@@ -230,23 +232,13 @@ class _Attention(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 10
         query, key, value, bias, out, sums, ratio, *tensors = ctx.saved_tensors
-        scale, is_causal, numbers, dtype = ctx.numbers
-        query, key, value, out, grad_out = of_type(dtype, query, key, value, out, grad_out)
+        scale, is_causal, numbers = ctx.numbers
+        if ctx.dtype is not None:  # hooks may have handed tensors on in another type
+            query, key, value, out, grad_out = of_type(ctx.dtype, query, key, value, out, grad_out)
+            sums, ratio = from_bits(sums), from_bits(ratio)
         wanted = bias is not None and ctx.needs_input_grad[3]
         *grads, grad_bias = _backward_operator(
-            grad_out,
-            query,
-            key,
-            value,
-            bias,
-            out,
-            from_bits(sums),
-            wanted,
-            scale,
-            is_causal,
-            from_bits(ratio),
-            *tensors,
-            numbers,
+            grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, ratio, *tensors, numbers
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
         return (*final(given, grad_out, query, key, value), *(None,) * 6)
@@ -274,9 +266,15 @@ def check_transforms() -> None:
         raise BackendError(f"backend 'cpu' cannot run this call: {transform}; use backend='auto'")
 
 
-def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _attach(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
     check_transforms()
-    outputs: tuple[Tensor, Tensor] = _Attention.apply(*arguments)
+    wants = query.requires_grad or key.requires_grad or value.requires_grad or (bias is not None and bias.requires_grad)
+    outputs: tuple[Tensor, Tensor]
+    if wants and torch.is_grad_enabled():
+        outputs = _Attention.apply(query, key, value, bias, *others)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = attention_operator(query, key, value, bias, *others)
     return outputs
 
 
