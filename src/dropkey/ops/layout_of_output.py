@@ -3,6 +3,9 @@
 So a model that merges or splits heads by ``view`` can do so whatever backend has run, in training as in evaluation.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 __all__ = ["axes_in_memory", "empty_output", "laid_out"]
@@ -18,7 +21,6 @@ def axes_in_memory(query: Tensor) -> tuple[int, ...]:
         query: (B, H, N, D), as the backend gets it.
 
     Example:
-        >>> import torch
         >>> axes_in_memory(torch.empty(2, 5, 3, 8).transpose(1, 2))
         (0, 2, 1, 3)
         >>> axes_in_memory(torch.empty(2, 1, 5, 8).expand(2, 3, 5, 8))
@@ -59,9 +61,18 @@ def empty_output(query: Tensor, batch: int, heads: int, tokens: int, dim: int) -
 def laid_out(out: Tensor, query: Tensor) -> Tensor:
     """Return an output (B, H, N, D) laid out like the query: itself where it lies like that already."""
     axes = axes_in_memory(query)
-    if axes == (0, 1, 2, 3):
-        return out.contiguous()
-    return out.permute(axes).contiguous().permute(_inverse(axes))
+    in_order = out.permute(axes)
+    if in_order.stride() == _dense_strides(in_order.shape):
+        return out
+    return in_order.clone(memory_format=torch.contiguous_format).permute(_inverse(axes))
+
+
+def _dense_strides(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a new tensor, those of axes of one entry included: ``is_contiguous`` does not look at them."""
+    strides = [1]
+    for size in reversed(sizes[1:]):
+        strides.append(strides[-1] * max(size, 1))
+    return tuple(reversed(strides))
 
 
 def _inverse(axes: tuple[int, ...]) -> list[int]:

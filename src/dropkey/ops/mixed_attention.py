@@ -58,7 +58,7 @@ def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
         return "its parameters are not float32"
     batch, heads, num_queries, num_keys = call.mask_shape
     if norm.num_features != heads or theta.weight.shape != (heads, heads, 1, 1) or theta.bias is None:
-        return f"it does not mix {heads} heads by one matrix with a bias"
+        return f"it mixes {norm.num_features} heads, not {heads}, or not by one matrix with a bias"
     return "a batch of one weight has no variance" if batch * num_queries * num_keys == 1 else None
 
 

@@ -226,7 +226,8 @@ class _MixedAttention(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 15
         training, eps, scale, numbers = ctx.numbers
-        tensors, rest = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+        everything = ctx.saved_tensors
+        tensors, rest = everything[:9], everything[9:]
         saved = [t if t is None else of_type(dtype, t)[0] for t, dtype in zip(tensors, ctx.types, strict=True)]
         *statistics, ratio, seed, seed_threshold = rest
         saved += map(from_bits, statistics)

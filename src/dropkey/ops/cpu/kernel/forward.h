@@ -146,7 +146,7 @@ class Forward {
     Factor unit = unit_of();
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-      add_bias(logits, to.bias, (float)(p.scale * kLog2e), keys);
+      add_bias(logits, to.bias, (float)p.scale, keys);
     }
     float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits_of(to, at, i, first), keys));
     if (highest > before && before != -kInfinity) shrink(to, i, before - highest, unit);
@@ -166,8 +166,8 @@ class Forward {
       to.total[i] += exponentiate(weights, to.logits + i * pitch(), bits, unit_of(), to.highest[i], keys);
   }
 
-  // What one unit of a logit is in log2, once a bias is in it.
-  Factor unit_of() const { return Factor(p.bias_kind == kFloatBias ? 1 : p.scale * kLog2e); }
+  // What one unit of a logit is in log2: scaled already once a bias is in it.
+  Factor unit_of() const { return Factor(p.bias_kind == kFloatBias ? kLog2e : p.scale * kLog2e); }
 
   const uint8_t* bits_of(const Buffers& to, const Patch& at, long i, long first) const {
     return to.bits + i * at.pitch() + first / 8;

@@ -54,19 +54,20 @@ static void redraw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_
   }
 }
 
-// The bias in units of log2, gathered so that a broadcast or strided one costs no more than another.
+// The bias gathered so that a broadcast or strided one costs no more than another.
 static void load_bias(float* to, const Problem& p, long b, long h, long i, long first, long keys) {
   const float* bias = p.bias.row<const float>(b, h, i) + first * p.bias.key;
   long real = std::min(keys, p.keys - first);
   if (p.bias.key == 1)
-    for (long k = 0; k < real; ++k) to[k] = std::min(bias[k] * (float)kLog2e, __FLT_MAX__);
+    for (long k = 0; k < real; ++k) to[k] = bias[k];
   else
-    for (long k = 0; k < real; ++k) to[k] = std::min(bias[k * p.bias.key] * (float)kLog2e, __FLT_MAX__);
+    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key];
   for (long k = real; k < keys; ++k) to[k] = 0;
 }
 
-static void add_bias(float* logits, const float* bias, float unit, long keys) {
-  for (long k = 0; k < keys; k += W) store(logits + k, load(logits + k) * splat(unit) + load(bias + k));
+// Scaled logits with the bias on them, rounded once.
+static void add_bias(float* logits, const float* bias, float scale, long keys) {
+  for (long k = 0; k < keys; k += W) store(logits + k, fused(load(logits + k), splat(scale), load(bias + k)));
 }
 
 static void add_slopes(const Problem& p, long b, long h, long i, long first, const float* slopes, long keys) {
