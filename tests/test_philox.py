@@ -49,7 +49,7 @@ def test_broadcasts_its_coordinates():
 @pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1, -1])
 def test_seed_is_taken_modulo_2_to_64(seed):
     assert int(seed_tensor(seed, CPU)) % 2**64 == seed % 2**64
-    assert int(seed_tensor(torch.tensor([7]), CPU)) == 7
+    assert int(seed_tensor(torch.tensor(7, dtype=torch.int32), CPU)) == 7
 
 
 def test_drawn_seed_follows_torch_and_differs_each_time():

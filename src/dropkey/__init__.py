@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from dropkey import schedules
-from dropkey.adapters.handle import Handle, apply, handle
+from dropkey.adapters.handle import Handle, apply, handle, handles
 from dropkey.adapters.registry import register
 from dropkey.alignment import MonteCarlo, monte_carlo
 from dropkey.errors import ArgumentError, BackendError, DropKeyError, SiteError
@@ -35,6 +35,7 @@ __all__ = [
     "attention",
     "backends",
     "handle",
+    "handles",
     "keep_mask",
     "monte_carlo",
     "register",

@@ -221,12 +221,12 @@ def seed_probability(drop_ratio: float, grid_size: tuple[int, int], window_size:
 def _seed_threshold(drop_ratio: Tensor, rows: int, cols: int, window_size: int, is_cross: bool) -> Tensor:
     """Seed probability as a 32-bit threshold; an operator of its own so that a compiled graph can change the ratio."""
     probability = seed_probability(float(drop_ratio), (rows, cols), window_size, is_cross)
-    return torch.tensor(round(probability * 2**32), dtype=torch.int64)
+    return torch.tensor(round(probability * 2**32), dtype=torch.int64, device="cpu")
 
 
 @_seed_threshold.register_fake
 def _(drop_ratio: Tensor, rows: int, cols: int, window_size: int, is_cross: bool) -> Tensor:
-    return torch.empty((), dtype=torch.int64)
+    return torch.empty((), dtype=torch.int64, device="cpu")
 
 
 def _clipped(size: int, reach: int) -> list[int]:

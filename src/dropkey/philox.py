@@ -7,8 +7,14 @@ unsigned 32-bit type has no multiplication on most devices.
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (7 rounds pass BigCrush).
 """
 
+import contextlib
+import operator
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from dropkey.errors import ArgumentError
 
 __all__ = ["Words", "draw_seed", "philox4x32", "seed_tensor"]
 
@@ -18,6 +24,7 @@ NUM_ROUNDS = 7
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _LOW_32 = 0xFFFFFFFF
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 _RANK_STEP = 0x9E3779B97F4A7C15  # the golden ratio: neighbouring ranks get distant seeds
 
 
@@ -43,10 +50,25 @@ def philox4x32(counter: Words, seed: Tensor) -> Words:
 
 
 def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
-    """Return ``seed`` as an int64 tensor of shape () on ``device``; integers are taken modulo 2**64."""
+    """Return ``seed`` as an int64 tensor of shape () on ``device``; integers are taken modulo 2**64.
+
+    Raises:
+        ArgumentError: neither an integer (NumPy's too) nor an integer tensor of shape ().
+    """
     if isinstance(seed, Tensor):
-        return seed.to(device=device, dtype=torch.int64).reshape(())
-    return torch.full((), _signed(seed), dtype=torch.int64, device=device)
+        if seed.dim() or seed.dtype not in _INTEGERS:
+            raise ArgumentError(f"seed must be one integer, got {seed.dtype} of shape {tuple(seed.shape)}")
+        return seed.to(device=device, dtype=torch.int64)
+    return torch.full((), _signed(_integer(seed)), dtype=torch.int64, device=device)
+
+
+def _integer(seed: Any) -> int:
+    if type(seed) is int:
+        return seed
+    if not isinstance(seed, bool):
+        with contextlib.suppress(TypeError):
+            return operator.index(seed)
+    raise ArgumentError(f"seed must be an integer or an integer tensor of shape (), got {seed!r}")
 
 
 def draw_seed(device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ from dropkey import schedules
 from dropkey.errors import ArgumentError
 from dropkey.ops.reattention import check_norm
 from dropkey.patterns import Pattern, named_pattern
-from dropkey.schedules import Schedule, check_drop_ratio
+from dropkey.schedules import Schedule, check_base_ratio, check_drop_ratio
 
 __all__ = ["REGULARIZERS", "AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
 
@@ -34,7 +34,7 @@ class DropRegularizer(Regularizer):
     schedule: Schedule = "linear_decay"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop_ratio", check_drop_ratio(self.drop_ratio))
+        object.__setattr__(self, "drop_ratio", check_base_ratio(self.drop_ratio))
         if isinstance(self.schedule, str):
             schedules.named(self.schedule)
         elif not callable(self.schedule):

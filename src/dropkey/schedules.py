@@ -10,7 +10,19 @@ from collections.abc import Callable, Sequence
 
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["Schedule", "check_drop_ratio", "constant", "cosine_decay", "linear_decay", "linear_growth", "ratios"]
+__all__ = [
+    "Schedule",
+    "check_base_ratio",
+    "check_drop_ratio",
+    "constant",
+    "cosine_decay",
+    "drawn_ratio",
+    "linear_decay",
+    "linear_growth",
+    "ratios",
+]
+
+_STEPS = "ratios are drawn in steps of 1/65536, so it must be 0 or between 7.63e-06 and 0.99999"
 
 Schedule = str | Sequence[float] | Callable[[float, int], Sequence[float]]
 
@@ -80,7 +92,25 @@ def check_drop_ratio(drop_ratio: float) -> float:
         raise ArgumentError(f"drop_ratio must be a number in [0, 1), got {drop_ratio!r}") from None
     if not 0 <= value < 1:
         raise ArgumentError(f"drop_ratio must be in [0, 1), got {drop_ratio!r}: it is the share of keys dropped")
+    if drawn_ratio(value) == 1:
+        raise ArgumentError(f"drop_ratio {drop_ratio!r} would be drawn as 1: {_STEPS}")
     return value
+
+
+def check_base_ratio(drop_ratio: float) -> float:
+    """Return a drop ratio that somebody asks for, or raise an ArgumentError if it would be drawn as 0 or as 1.
+
+    Ratios are drawn in steps of 1/65536. What a schedule makes of a ratio may be smaller, and then counts as 0.
+    """
+    value = check_drop_ratio(drop_ratio)
+    if value > 0 and drawn_ratio(value) == 0:
+        raise ArgumentError(f"drop_ratio {drop_ratio!r} would be drawn as 0: {_STEPS}")
+    return value
+
+
+def drawn_ratio(drop_ratio: float) -> float:
+    """Return the ratio at which keys are dropped: ``drop_ratio`` rounded to 1/65536."""
+    return round(drop_ratio * 65536) / 65536
 
 
 def _heights(depth: int) -> list[float]:

@@ -122,7 +122,7 @@ def test_context_manager_removes(vit, images):
         assert len(handle.sites) == 3
     with pytest.raises(dropkey.SiteError, match="removed"):
         handle.sites  # noqa: B018
-    with pytest.raises(dropkey.SiteError, match="no regulariser was applied"):
+    with pytest.raises(dropkey.SiteError, match="no regularizer was applied"):
         dropkey.handle(vit)
     assert torch.equal(vit(images), untouched)
 
@@ -177,7 +177,7 @@ def test_remove_refuses_when_someone_else_changed_the_class(vit):
 def test_two_regularisers_two_handles(vit, images):
     one = dropkey.apply(vit, dropkey.DropKey(0.3, schedule="constant"))
     other = dropkey.apply(vit, dropkey.AttentionDropout(0.2))
-    with pytest.raises(dropkey.SiteError, match=r"several regularisers.*DropKey.*AttentionDropout"):
+    with pytest.raises(dropkey.SiteError, match=r"several handles.*DropKey.*AttentionDropout"):
         dropkey.handle(vit)
     other.disable()
     one.verify(images)

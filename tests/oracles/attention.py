@@ -35,3 +35,26 @@ def gradients(query, key, value, keep, grad_out, allowed=None, bias=None, scale=
     grad_key = scale * np.einsum("bhqk,bhqd->bhkd", grad_logits, query)
     grad_value = np.einsum("bhqk,bhqd->bhkd", attn, grad_out)
     return grad_query, grad_key, grad_value, grad_logits
+
+
+def attention_at_once(query, key, value, keep, allowed, bias=0.0, scale=1.0):
+    """``attention`` for whole arrays, where row by row takes too long; also logits that overflow to -inf."""
+    logits = scale * np.einsum("bhqd,bhkd->bhqk", query, key) + np.where(allowed, bias, 0.0)
+    seen = keep & allowed & (logits > -np.inf)
+    highest = np.where(seen, logits, -np.inf).max(-1, keepdims=True)
+    weight = np.where(seen, np.exp(logits - np.where(np.isfinite(highest), highest, 0.0)), 0.0)
+    lost = allowed & ~(keep & allowed).any(-1, keepdims=True)  # every allowed key is dropped: uniform over them
+    weight = np.where(lost, 1.0, weight)
+    attn = weight / np.maximum(weight.sum(-1, keepdims=True), 1e-300)
+    return np.einsum("bhqk,bhkd->bhqd", attn, value), attn, logits
+
+
+def gradients_at_once(query, key, value, keep, allowed, grad_out, bias=0.0, scale=1.0):
+    """Output, and gradients of query, key, value, logits and scale."""
+    out, attn, _ = attention_at_once(query, key, value, keep, allowed, bias, scale)
+    grad_attn = np.einsum("bhqd,bhkd->bhqk", grad_out, value)
+    grad_logits = attn * (grad_attn - (attn * grad_attn).sum(-1, keepdims=True)) * (keep & allowed)
+    grad_query = scale * np.einsum("bhqk,bhkd->bhqd", grad_logits, key)
+    grad_key = scale * np.einsum("bhqk,bhqd->bhkd", grad_logits, query)
+    grad_value = np.einsum("bhqk,bhqd->bhkd", attn, grad_out)
+    return out, grad_query, grad_key, grad_value, grad_logits, (grad_query * query).sum() / scale

@@ -5,6 +5,7 @@ module is written again, ``isinstance`` and the state_dict stay as they were, an
 """
 
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -15,11 +16,15 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.inner_checkpoint import refuse_inner_checkpoint
 from dropkey.adapters.layout import fold, unfold
 from dropkey.adapters.site import Site, attach, detach, mixer_of, require_called, site_of
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
-from dropkey.errors import SiteError
+from dropkey.errors import ArgumentError, SiteError, first_line
+from dropkey.ops.autocast import autocast_like_sdpa
+from dropkey.ops.operands import dense_bias
+from dropkey.ops.transforms import saving_hooks
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
 
@@ -35,6 +40,7 @@ class Routing(TorchFunctionMode):
         self.site = site
         self.forward = forward
         self.num_heads = num_heads
+        self.autograd = _autograd_state()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -60,31 +66,44 @@ class Routing(TorchFunctionMode):
         attn_mask: Tensor | None = None,
         dropout_p: float = 0.0,
         is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,  # the site broadcasts key heads whenever there are fewer
+        scale: float | Tensor | None = None,
+        enable_gqa: bool = False,
     ) -> Tensor:
+        self._refuse_inner_checkpoint()
         query, key, value, attn_mask = autocast_like_sdpa(query, key, value, attn_mask)
         layout = self._layout(query)
         if layout == "bh":
-            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p)
+            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p, enable_gqa)
         if layout is None:
             raise SiteError(
                 f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
                 f"{tuple(query.shape)}, but only (batch, heads, tokens, head_dim) is known here: it needs an adapter"
             )
-        if attn_mask is not None:
-            attn_mask = self._fold(attn_mask.expand(*query.shape[:-1], key.shape[-2]), layout)
+        try:
+            lengths = query.shape[-2], key.shape[-2]
+            attn_mask, is_causal = dense_bias(attn_mask, is_causal, lengths, query.device)
+            if attn_mask is not None:
+                attn_mask = self._fold(attn_mask.expand(*query.shape[:-1], key.shape[-2]), layout)
+            key, value = (tensor.expand(*query.shape[:-2], -1, -1) for tensor in (key, value))
+        except (ArgumentError, RuntimeError) as error:
+            raise SiteError(
+                f"{self.site.label} attends with shapes that do not fit a query of "
+                f"{tuple(query.shape)}: {first_line(error)}"
+            ) from None
         q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))
         out = self.site.attend(self.forward, q, k, v, attn_mask, is_causal, scale, dropout_p)
         return unfold(out, layout, _num_windows(query, layout))
+
+    def _refuse_inner_checkpoint(self) -> None:
+        if self.autograd is not None and self.autograd[0] and _autograd_state() != self.autograd:
+            refuse_inner_checkpoint(self.site)
 
     def _softmax(self, func: Callable[..., Tensor], logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         dim = kwargs.get("dim", args[0] if args else None)
         layout = self._layout(logits)
         if layout is None or dim not in (-1, logits.dim() - 1):
             return func(logits, *args, **kwargs)
-        # Forbidden by the smallest number of their own type, or close to it where a bias was added to that.
-        logits = logits.masked_fill(logits <= torch.finfo(logits.dtype).min / 2, -torch.inf)
+        self._refuse_inner_checkpoint()
         wide = logits.to(kwargs.get("dtype") or logits.dtype)
         attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
         return unfold(attn, layout, _num_windows(logits, layout))
@@ -104,18 +123,9 @@ class Routing(TorchFunctionMode):
         return fold(tensor, layout, self.num_heads)
 
 
-def autocast_like_sdpa(*tensors: Tensor | None) -> list[Any]:
-    """Return tensors as torch's attention would take them under autocast: all of one type."""
-    kind = next(tensor.device.type for tensor in tensors if tensor is not None)
-    if not torch.is_autocast_enabled(kind):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(kind)
-    return [
-        tensor.to(dtype)
-        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
-        else tensor
-        for tensor in tensors
-    ]
+def _autograd_state() -> tuple[bool, object] | None:
+    """What a checkpoint changes while it runs: whether gradients are recorded, and how tensors are saved for them."""
+    return None if torch.compiler.is_compiling() else (torch.is_grad_enabled(), saving_hooks())
 
 
 def _num_heads(module: nn.Module) -> int:
@@ -188,24 +198,34 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         site = self._dropkey_site
         assert isinstance(site, Site)
-        if not site.acts(self.training):
+        acts = site.acts(self.training)
+        if not torch.compiler.is_compiling():
+            site.follow(self.training, acts, (*args, *kwargs.values()))
+        if not acts:
             return base.forward(self, *args, **kwargs)
         _refuse_symbols(site, *args, *kwargs.values())
         args, kwargs = _forbid_other_windows(site, args, kwargs)
         pass_ = Pass(self.training, site.entry.one_mask, mixer_of(self))
-        selected = forward_selected(self, site, pass_, *args, **kwargs) if site.entry.selects_keys else None
-        if selected is not None:
-            return selected
-        with Routing(site, pass_, _num_heads(self)):
-            out = base.forward(self, *args, **kwargs)
-        require_called(site, pass_)
-        return out
+        if site.entry.selects_keys:
+            masked = partial(_routed, base, self, site, Pass(self.training), *args, **kwargs)
+            selected = forward_selected(self, site, pass_, masked, *args, **kwargs)
+            if selected is not None:
+                return selected
+        return _routed(base, self, site, pass_, *args, **kwargs)
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         return _rebuild, (base,), self.__dict__.copy()
 
     members = {"forward": forward, "__reduce_ex__": reduce, "__module__": base.__module__, "__doc__": base.__doc__}
     return type(f"{base.__name__}Site", (base,), members)
+
+
+def _routed(base: type[nn.Module], module: nn.Module, site: Site, forward: Pass, *args: Any, **kwargs: Any) -> Any:
+    """Run a module's own forward with its attention calls sent to the site."""
+    with Routing(site, forward, _num_heads(module)):
+        out = base.forward(module, *args, **kwargs)
+    require_called(site, forward)
+    return out
 
 
 def _refuse_symbols(site: Site, *inputs: Any) -> None:

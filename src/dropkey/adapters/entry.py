@@ -15,8 +15,8 @@ class Entry:
         routes_softmax: its forward may compute ``softmax(logits, dim=-1)`` itself.
         maps_per_head: softmax maps per head that share one mask, next to each other on the head axis.
         layout: axes before (tokens, channels), see ``layout.py``; tensors of (B, H, tokens, channels) are always fine.
-        one_mask: the attention calls of one forward are maps of the same heads and share a mask; False if each call is
-            another head.
+        one_mask: the attention calls of one forward are maps of the same heads and share a mask. Otherwise each is one
+            of other heads, images or queries, and draws by itself.
         window_mask: (position, name) of a forward argument that marks keys of other windows by a finite negative
             number; they become forbidden keys while the site acts.
         window_mask_value: the number with which the forward itself marks such keys (by ``masked_fill``).
@@ -33,7 +33,7 @@ class Entry:
     routes_softmax: bool = False
     maps_per_head: int = 1
     layout: str = "bh"
-    one_mask: bool = True
+    one_mask: bool = False
     window_mask: tuple[int, str] | None = None
     window_mask_value: float | None = None
     grid: str | None = None

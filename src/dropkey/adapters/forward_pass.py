@@ -4,17 +4,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from dropkey.ops.call import AttentionCall
+from dropkey.ops.transforms import check_randomness
 from dropkey.philox import draw_seed
 
-__all__ = ["Pass", "Record"]
+__all__ = ["Pass", "Record", "ratio_of_call"]
 
 
 class Pass:
-    """One forward pass of a site's module: its attention calls share their seeds, unless each is another head."""
+    """One forward pass of a site's module: each of its attention calls draws by itself.
 
-    def __init__(self, training: bool, one_mask: bool = True, mixer: nn.Module | None = None) -> None:
+    Unless ``one_mask`` says that they are maps of the same heads, which lose the same keys.
+    """
+
+    def __init__(self, training: bool, one_mask: bool = False, mixer: nn.Module | None = None) -> None:
         self.training = training
         self.one_mask = one_mask
         self.mixer = mixer  # what the module mixes its maps with, if Re-attention was applied
@@ -22,9 +28,10 @@ class Pass:
         self.seeds: dict[tuple[str, int], Tensor] = {}
 
     def seed(self, slot: str, device: torch.device) -> Tensor:
-        """Return the seed of a slot for this pass (or this call of it), drawn when it is first asked for."""
+        """Return the seed of a slot for this call (or for the pass, of maps that share it), drawn when first asked."""
         key = (slot, 0 if self.one_mask else self.num_calls)
         if key not in self.seeds:
+            check_randomness()
             self.seeds[key] = draw_seed(device)
         return self.seeds[key]
 
@@ -38,3 +45,19 @@ class Record(NamedTuple):
     drops: bool = True
     attn: Tensor | None = None  # weights that Re-attention mixed, after any drop
     mixed: Tensor | None = None  # what the site returned, if Re-attention acted
+    module_out: Tensor | None = None  # of a module whose dropped keys were never computed,
+    module_masked: Tensor | None = None  # and what it returns when they are masked instead
+
+
+def ratio_of_call(ratio: Tensor, query: Tensor) -> Tensor:
+    """Return a copy of a slot's drop ratio for one call: the slot's may have changed when the call is differentiated.
+
+    Args:
+        ratio: float64 (), on the CPU.
+        query: of the call; where it is fake, so must the ratio be.
+    """
+    if type(query) is FakeTensor and type(ratio) is not FakeTensor:
+        with _disable_current_modes():
+            value = float(ratio)
+        return torch.full((), value, dtype=ratio.dtype, device="cpu")
+    return ratio.clone()

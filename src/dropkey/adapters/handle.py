@@ -1,6 +1,5 @@
 """Applying a regulariser to a model, and the handle to change, verify and undo it."""
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -10,10 +9,11 @@ from torch import nn
 from dropkey.adapters import mixing, own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.names import prefix_of, unwrapped_names
 from dropkey.adapters.plan import Plan, planned, restored
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import Site, site_of
-from dropkey.adapters.slot import MixSlot, Slot
+from dropkey.adapters.slot import HandleId, MixSlot, Slot
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
@@ -22,7 +22,7 @@ from dropkey.patterns import Pattern
 from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention, Regularizer
 from dropkey.schedules import check_drop_ratio
 
-__all__ = ["Handle", "SiteInfo", "apply", "handle"]
+__all__ = ["Handle", "SiteInfo", "apply", "handle", "handles"]
 
 _SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout", ReAttention: "mix"}
 
@@ -45,7 +45,7 @@ class Handle:
     of the same model agree. As a context manager it removes itself at the end.
     """
 
-    def __init__(self, model: nn.Module, handle_id: str) -> None:
+    def __init__(self, model: nn.Module, handle_id: HandleId) -> None:
         self.model = model
         self._id = handle_id
 
@@ -57,16 +57,17 @@ class Handle:
     @property
     def sites(self) -> list[SiteInfo]:
         """The sites, in the order of the model's blocks."""
+        names = unwrapped_names(self.model)
         return [
             SiteInfo(
-                site.name,
+                names[module],
                 site.entry.kind,
                 site.block_index,
                 slot.drop_ratio,
                 getattr(slot.regularizer, "pattern", None),
                 slot.backend,
             )
-            for _, site, slot in self._sites()
+            for module, site, slot in self._sites()
         ]
 
     @property
@@ -115,10 +116,11 @@ class Handle:
     def state_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, to keep beside the model's weights: give it to ``apply`` to restore them.
 
-        It holds the regulariser, whether it is enabled, and the drop ratio of every site by its name, as strings,
-        numbers, lists and dicts; a schedule that is a function is saved as the ratios that it gave.
+        It holds the regularizer, whether it is enabled, and the drop ratio of every site by its path in this model, as
+        strings, numbers, lists and dicts; a schedule that is a function is saved as the ratios that it gave. Wrappers
+        (compile, DDP, FSDP, averaging) are left out of the paths.
         """
-        return Settings.of(self._sites_and_slots()).plain()
+        return Settings.of(self._named_sites()).plain()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set everything as it was when ``state_dict`` was called, also during training.
@@ -127,10 +129,11 @@ class Handle:
             ArgumentError: the settings of another regulariser or of other sites; nothing is changed then.
         """
         settings = Settings.from_plain(state)
-        settings.check_fits(self._sites_and_slots())
-        for site, slot in self._sites_and_slots():
+        sites = self._named_sites()
+        settings.check_fits(sites)
+        for name, _, slot in sites:
             slot.regularizer = settings.regularizer
-            slot.drop_ratio = settings.drop_ratios[site.name]
+            slot.drop_ratio = settings.drop_ratios[name]
         self._set_enabled(settings.enabled)
 
     def remove(self) -> None:
@@ -191,13 +194,14 @@ class Handle:
 
     def _sites(self) -> list[tuple[nn.Module, Site, Slot]]:
         """Return (module, site, slot) of every site of this handle."""
-        sites = [row for row in _filled_slots(self.model) if row[2].handle_id == self._id]
+        sites = [row for row in _filled_slots(self.model) if row[2].handle_id is self._id]
         if not sites:
             raise SiteError("this handle was removed from the model: apply again for a new one")
         return sites
 
-    def _sites_and_slots(self) -> list[tuple[Site, Slot]]:
-        return [(site, slot) for _, site, slot in self._sites()]
+    def _named_sites(self) -> list[tuple[str, Site, Slot]]:
+        names = unwrapped_names(self.model)
+        return [(names[module], site, slot) for module, site, slot in self._sites()]
 
     def _set_enabled(self, enabled: bool) -> None:
         for module, site, slot in self._sites():
@@ -260,7 +264,7 @@ def apply(
         raise ArgumentError(f"Re-attention has no backends: it needs the weights themselves, got backend={backend!r}")
     slot_name = _SLOTS[type(plan.regularizer)]
     _check_applicable(plan.found, slot_name)
-    handle_id = uuid.uuid4().hex
+    handle_id = HandleId()
     for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
         site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
         setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend))
@@ -271,19 +275,45 @@ def apply(
     return Handle(model, handle_id)
 
 
-def handle(model: nn.Module) -> Handle:
-    """Return the handle of a model that a regulariser was applied to, also after deepcopy or unpickling.
+def handle(model: nn.Module, regularizer: type[Regularizer] | Regularizer | None = None) -> Handle:
+    """Return the handle of a model that a regularizer was applied to, also after deepcopy or unpickling.
+
+    Args:
+        model: the model, or one that contains it.
+        regularizer: where there are several, the class of the one meant (``dropkey.DropKey``), or what was applied.
 
     Raises:
-        SiteError: none was applied, or several were: then keep the handles that ``apply`` returned.
+        SiteError: none was applied, or several were, or several copies are in this model: it lists them.
     """
-    regularizers = {slot.handle_id: slot.regularizer for _, _, slot in _filled_slots(model)}
-    if not regularizers:
-        raise SiteError(f"no regulariser was applied to this {type(model).__name__}: see dropkey.apply")
-    if len(regularizers) > 1:
-        names = "; ".join(map(str, regularizers.values()))
-        raise SiteError(f"several regularisers are on this model ({names}): keep the handles that apply returned")
-    return Handle(model, next(iter(regularizers)))
+    found = handles(model)
+    fitting = [one for one in found if _is_meant(one.regularizer, regularizer)]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = "; ".join(f"{_prefix(one) or 'all of it'}: {one.regularizer}" for one in found)
+    if not found:
+        raise SiteError(f"no regularizer was applied to this {type(model).__name__}: see dropkey.apply")
+    if not fitting:
+        raise SiteError(f"{regularizer} was not applied to this {type(model).__name__}; applied are {listed}")
+    raise SiteError(
+        f"several handles are on this {type(model).__name__} ({listed}): name one, as in dropkey.handle(model, "
+        "dropkey.DropKey), ask the part of the model, or take dropkey.handles(model)"
+    )
+
+
+def handles(model: nn.Module) -> list[Handle]:
+    """Return all handles of a model, in the order of their first site: one for each regularizer and each copy."""
+    ids = dict.fromkeys(slot.handle_id for _, _, slot in _filled_slots(model))
+    return [Handle(model, handle_id) for handle_id in ids]
+
+
+def _is_meant(applied: Regularizer, asked: type[Regularizer] | Regularizer | None) -> bool:
+    if asked is None:
+        return True
+    return isinstance(applied, asked) if isinstance(asked, type) else applied == asked
+
+
+def _prefix(one: Handle) -> str:
+    return prefix_of({name: site.name for name, site, _ in one._named_sites()})
 
 
 def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
@@ -295,7 +325,7 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
     return rows
 
 
-def _slot(plan: Plan, handle_id: str, drop_ratio: float, backend: str) -> Slot:
+def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str) -> Slot:
     slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
     slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
     slot.enabled = plan.enabled

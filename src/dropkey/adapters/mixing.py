@@ -55,7 +55,8 @@ def put_in(f: Found, norm: str) -> None:
     """Give a module the parameters, where its own are and in float32 at least."""
     parameter = next((p for p in f.module.parameters() if p.is_floating_point()), torch.empty(0))
     dtype = torch.promote_types(parameter.dtype, torch.float32)
-    mixer = GatedHeadMixing(_num_heads(f), norm, device=parameter.device, dtype=dtype)
+    with torch.inference_mode(False):  # parameters to be trained, also if somebody applies while validating
+        mixer = GatedHeadMixing(_num_heads(f), norm, device=parameter.device, dtype=dtype)
     f.module.add_module(MIXER, mixer.train(f.module.training))
     if isinstance(f.module, nn.MultiheadAttention):
         # Torch's fast path for evaluation runs around the module, unless it has a hook.

@@ -7,8 +7,8 @@ from torch import nn
 
 from dropkey.adapters import mixing
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
-from dropkey.adapters.site import site_of
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.regularizers import DropRegularizer, ReAttention, Regularizer
 
@@ -39,7 +39,8 @@ def restored(model: nn.Module, state: Mapping[str, Any], where: Where) -> Plan:
     if where is not None:
         raise ArgumentError("a handle's state_dict names its sites: leave out where")
     settings = Settings.from_plain(state)
-    named = {_site_name(f): f for f in attention_modules(model)}
+    names = unwrapped_names(model)
+    named = {names[f.module]: f for f in attention_modules(model)}
     missing = sorted(set(settings.drop_ratios) - set(named))
     if missing:
         raise SiteError(
@@ -47,13 +48,7 @@ def restored(model: nn.Module, state: Mapping[str, Any], where: Where) -> Plan:
             "restore them on a model like the one that they are of, before it is wrapped"
         )
     found = [f for name, f in named.items() if name in settings.drop_ratios]
-    return Plan(settings.regularizer, found, [settings.drop_ratios[_site_name(f)] for f in found], settings.enabled)
-
-
-def _site_name(f: Found) -> str:
-    """Return the name of a module, for a site the one it had when it became one."""
-    site = site_of(f.module)
-    return f.name if site is None else site.name
+    return Plan(settings.regularizer, found, [settings.drop_ratios[names[f.module]] for f in found], settings.enabled)
 
 
 def _chosen(model: nn.Module, found: list[Found], where: Where) -> list[Found]:

@@ -32,14 +32,14 @@ class Settings(NamedTuple):
     drop_ratios: dict[str, float]  # of every site, by its name
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[Site, Slot]]) -> "Settings":
+    def of(cls, rows: Sequence[tuple[str, Site, Slot]]) -> "Settings":
         """Read them off the sites of a handle; a schedule that is a function becomes the ratios that it gave."""
-        regularizer = rows[0][1].regularizer
+        regularizer = rows[0][2].regularizer
         if isinstance(regularizer, DropRegularizer) and callable(regularizer.schedule):
-            depth = len({site.block_index for site, _ in rows})
+            depth = len({site.block_index for _, site, _ in rows})
             regularizer = replace(regularizer, schedule=regularizer.ratios(depth))
-        ratios = {site.name: slot.drop_ratio for site, slot in rows}
-        return cls(regularizer, all(slot.enabled for _, slot in rows), ratios)
+        ratios = {name: slot.drop_ratio for name, _, slot in rows}
+        return cls(regularizer, all(slot.enabled for _, _, slot in rows), ratios)
 
     @classmethod
     def from_plain(cls, state: Mapping[str, Any]) -> "Settings":
@@ -68,15 +68,15 @@ class Settings(NamedTuple):
             "drop_ratios": dict(self.drop_ratios),
         }
 
-    def check_fits(self, rows: Sequence[tuple[Site, Slot]]) -> None:
+    def check_fits(self, rows: Sequence[tuple[str, Site, Slot]]) -> None:
         """Raise an ArgumentError if these are settings of another regulariser, or of other sites."""
-        applied = rows[0][1].regularizer
+        applied = rows[0][2].regularizer
         if _fixed(applied) != _fixed(self.regularizer):
             raise ArgumentError(
                 f"these are settings of {self.regularizer}, this handle is of {applied}: "
                 "remove it and give the settings to dropkey.apply"
             )
-        different = {site.name for site, _ in rows} ^ set(self.drop_ratios)
+        different = {name for name, _, _ in rows} ^ set(self.drop_ratios)
         if different:
             raise ArgumentError(f"these are settings of other sites: {', '.join(sorted(different)[:3])} is not in both")
 

@@ -6,28 +6,41 @@ the module's ``__dict__``: it adds nothing to the state_dict, and is copied and 
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.forward_pass import Pass, Record
+from dropkey.adapters.forward_pass import Pass, Record, ratio_of_call
+from dropkey.adapters.recomputation import Acting, PassMemory, random_state
 from dropkey.adapters.slot import MixSlot, Slot
-from dropkey.errors import BackendError, SiteError
+from dropkey.errors import ArgumentError, BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.cpu.keep import kept_tokens
 from dropkey.ops.dispatch import attend, attend_kept
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
+from dropkey.ops.layout_of_output import laid_out
 from dropkey.ops.mixed_attention import attend_mixed, refuses
+from dropkey.ops.operands import broadcast, checked_call
 from dropkey.ops.reattention import HeadMixing
 from dropkey.ops.reference import dropped_softmax, weights
+from dropkey.ops.statistics import counts_batches, is_recomputing
+from dropkey.ops.transforms import active_transform, check_randomness
 from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.regularizers import AttentionDropout, DropKey
 
-__all__ = ["MIXER", "Site", "mixer_of", "site_of"]
+__all__ = ["MIXER", "Selection", "Site", "mixer_of", "site_of"]
 
 MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
 _ATTRIBUTE = "_dropkey_site"
+
+
+class Selection(NamedTuple):
+    """Which tokens keep their keys."""
+
+    rows: Tensor  # int64 (B, n), as rows of x.view(B * N, C)
+    draw: Draw
 
 
 @dataclass(eq=False)
@@ -55,6 +68,13 @@ class Site:
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     records: list[Record] | None = None
     maps: list[Tensor] | None = None  # of its attention calls, with their gradients, while somebody listens: maps.py
+    passes: PassMemory = field(default_factory=PassMemory)
+    calls_per_pass: int | None = None  # attention calls of the last pass in which something acted, once there was one
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.name or 'the model itself'} ({self.original_class.__name__})"
 
     def slots(self) -> list[Slot]:
         """Return the filled slots."""
@@ -68,38 +88,63 @@ class Site:
         """Say whether any slot changes a forward pass of the module in this mode, or somebody wants its maps."""
         return self.maps is not None or any(slot.acts(training) for slot in self.slots())
 
-    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> Tensor | None:
-        """Return which tokens of x (B, N, C) keep their keys, if those of the others need not be computed at all.
+    def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
+        """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
 
-        They are int64 (B, n), as rows of x.view(B * N, C).
+        Raises:
+            SiteError: the settings have changed between a forward pass and its recomputation in the backward pass.
+        """
+        recomputes = is_recomputing()
+        if not acts and not (recomputes and self.passes):
+            return
+        state = random_state(inputs)
+        if state is None:
+            return
+        settings = self._settings(training) if acts else ()
+        if recomputes:
+            self.passes.check(self.label, state, settings)
+        elif settings:
+            self.passes.note(state, settings)
 
-        None where keys must be masked instead: under any other pattern, beside another regulariser, for whole maps, and
-        in a compiled graph, whose shapes must not follow the drop ratio.
+    def _settings(self, training: bool) -> tuple[Acting, ...]:
+        return tuple(
+            Acting(slot.regularizer, slot.drop_ratio, self.grid_size, self.num_prefix_tokens)
+            for slot in (self.drop, self.dropout, self.mix)
+            if slot is not None and slot.acts(training)
+        )
+
+    def selects_tokens(self, forward: Pass) -> bool:
+        """Say whether keys of dropped tokens need not be computed at all.
+
+        They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a
+        compiled graph, whose shapes must not follow the drop ratio.
         """
         slot = self.drop
         if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or self.maps is not None:
-            return None
+            return False
         pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
         alone = not any(s.acts(forward.training) for s in (self.dropout, self.mix) if s is not None)
-        if not isinstance(pattern, Token) or not alone or slot.backend == "reference":
-            return None
-        geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
-        return kept_tokens(Draw(pattern, slot.ratio_tensor, forward.seed("drop", x.device)), geometry)
+        return isinstance(pattern, Token) and alone and slot.backend != "reference"
 
-    def attend_selected(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Run the attention over the keys that ``select_tokens`` has left: nothing more is dropped."""
+    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> "Selection":
+        """Return which tokens of x (B, N, C) keep their keys, where ``selects_tokens`` says so."""
         forward.num_calls += 1
+        geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
+        draw = self._draw(forward, x, geometry)
+        assert draw is not None
+        return Selection(kept_tokens(draw, geometry), draw)
+
+    def attend_selected(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Run the attention over the keys that ``select_tokens`` has left: nothing more is dropped."""
         assert self.drop is not None
         call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
         return attend_kept(call, self.drop.backend)
 
-    def record(self, forward: Pass, query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
+    def record(self, selection: "Selection", query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
         """Keep what a selected attention stands for, with all keys and their mask, if somebody records."""
         if self.records is not None:
-            geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-            draw = self._draw(forward, query.device, geometry)
             scale = query.shape[-1] ** -0.5
-            self.records.append(Record(AttentionCall(query, key, value, None, False, scale, draw), out))
+            self.records.append(Record(AttentionCall(query, key, value, None, False, scale, selection.draw), out))
 
     def attend(
         self,
@@ -109,23 +154,27 @@ class Site:
         value: Tensor,
         attn_bias: Tensor | None = None,
         is_causal: bool = False,
-        scale: float | None = None,
+        scale: float | Tensor | None = None,
         own_rate: float = 0.0,
+        grouped: bool = True,
     ) -> Tensor:
         """Run the attention of this site.
 
         Arguments are as in ``dropkey.attention``; ``own_rate`` is the module's own dropout of attention weights, which
-        counts where Re-attention or nothing acts and gives way to whatever drops.
+        counts where Re-attention or nothing acts and gives way to whatever drops; ``grouped`` says whether fewer key
+        heads are shared by groups of query heads.
+
+        Raises:
+            SiteError: what torch's attention would not take.
         """
         forward.num_calls += 1
-        if not query.dtype == key.dtype == value.dtype:
-            raise SiteError(
-                f"{self.name} attends with types {query.dtype}, {key.dtype} and {value.dtype}: make them one"
-            )
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        geometry = self._geometry(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-        draw = self._draw(forward, query.device, geometry)
-        call = AttentionCall(query, key, value, attn_bias, is_causal, scale, draw)
+        try:
+            call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale, grouped=grouped))
+        except ArgumentError as error:
+            raise SiteError(f"{self.label}: {error}") from None
+        query = call.query
+        geometry = self._geometry(*call.mask_shape)
+        call = call._replace(draw=self._draw(forward, query, geometry))
         if any(slot.enabled for slot in self.droppers()):
             own_rate = 0.0
         if self.mix is not None and self.mix.acts(forward.training):
@@ -133,10 +182,11 @@ class Site:
         if self.maps is not None:
             self.maps.append(weights(call, call.keep()))
         if self.dropout is not None and self.dropout.acts(forward.training):
-            keep = self._dropout_keep(forward, query.device, geometry)
-            out = attend_with_dropout(call, self.dropout.drop_ratio, keep)
+            check_randomness()
+            keep = self._dropout_keep(forward, query, geometry)
+            out = laid_out(attend_with_dropout(call, self.dropout.drop_ratio, keep), query)
         elif own_rate > 0:
-            out = attend_with_dropout(call, own_rate, None)
+            out = laid_out(attend_with_dropout(call, own_rate, None), query)
         else:
             out = attend(call, "auto" if self.drop is None else self.drop.backend)
         if self.records is not None:
@@ -146,16 +196,16 @@ class Site:
     def _attend_mixed(self, forward: Pass, call: AttentionCall, geometry: Geometry, own_rate: float) -> Tensor:
         """Attend as without Re-attention and add the change it makes: while that is 0, the result is bit for bit so."""
         if self._fuses(forward, call, own_rate):
-            return self._attend_fused(forward, call)
+            return laid_out(self._attend_fused(forward, call), call.query)
         attn = weights(call, call.keep())
         dropped = self._dropped(forward, attn, geometry, own_rate)
         value = call.expanded().value
-        if dropped is attn:
+        if dropped is attn and not active_transform():
             out = attend(call, "auto" if self.drop is None else self.drop.backend)
         else:
             out = (dropped @ value.to(attn.dtype)).to(value.dtype)
         change = self._change(forward, call, dropped)
-        mixed = out + (change.to(attn.dtype) @ value.to(attn.dtype)).to(out.dtype)
+        mixed = laid_out(out + (change.to(attn.dtype) @ value.to(attn.dtype)).to(out.dtype), call.query)
         if self.records is not None:
             drops = call.draw is not None or dropped is not attn
             self.records.append(Record(call, out, drops=drops, attn=dropped, mixed=mixed))
@@ -193,7 +243,7 @@ class Site:
         batch, num_maps, num_queries, num_keys = logits.shape
         maps_per_mask = self.entry.maps_per_head
         geometry = self._geometry(batch, num_maps // maps_per_mask, num_queries, num_keys)
-        draw = self._draw(forward, logits.device, geometry)
+        draw = self._draw(forward, logits, geometry)
         call = _call_of_logits(logits, draw)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         keep = None if draw is None else per_map(draw.keep(*geometry[:4]), maps_per_mask)
@@ -213,26 +263,32 @@ class Site:
     def _geometry(self, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Geometry:
         return Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
 
-    def _draw(self, forward: Pass, device: torch.device, geometry: Geometry) -> Draw | None:
+    def _draw(self, forward: Pass, like: Tensor, geometry: Geometry) -> Draw | None:
         slot = self.drop
         if slot is None or not slot.acts(forward.training):
             return None
         assert isinstance(slot.regularizer, DropKey)
         assert isinstance(slot.regularizer.pattern, Pattern)
-        seed = forward.seed("drop", device)
-        return Draw(slot.regularizer.pattern, slot.ratio_tensor, seed, geometry.grid_size, geometry.num_prefix_tokens)
+        seed, ratio = forward.seed("drop", like.device), ratio_of_call(slot.ratio_tensor, like)
+        return Draw(slot.regularizer.pattern, ratio, seed, geometry.grid_size, geometry.num_prefix_tokens)
 
     def _dropped(self, forward: Pass, attn: Tensor, geometry: Geometry, own_rate: float = 0.0) -> Tensor:
         """Return attention weights after dropout, or the very same tensor if none acts."""
         if self.dropout is not None and self.dropout.acts(forward.training):
-            keep = self._dropout_keep(forward, attn.device, geometry)
+            keep = self._dropout_keep(forward, attn, geometry)
             keep = None if keep is None else per_map(keep, self.entry.maps_per_head)
             return drop_weights(attn, self.dropout.drop_ratio, keep)
         return drop_weights(attn, own_rate, None) if own_rate > 0 else attn
 
     def _change(self, forward: Pass, call: AttentionCall, attn: Tensor) -> Tensor:
         """Return what Re-attention adds to the attention weights (B, H, Nq, Nk)."""
-        change = self._mixer(forward)(attn, call.allowed())
+        mixer = self._mixer(forward)
+        if active_transform() and counts_batches(getattr(mixer, "norm", None)):
+            raise SiteError(
+                f"{self.label}: Re-attention's batch norm counts batches in place, which {active_transform()} cannot "
+                'follow: set the mixing to eval(), or apply ReAttention(norm="layer")'
+            )
+        change = mixer(attn, call.allowed())
         assert isinstance(change, Tensor)
         return change
 
@@ -244,13 +300,14 @@ class Site:
             )
         return forward.mixer
 
-    def _dropout_keep(self, forward: Pass, device: torch.device, geometry: Geometry) -> Tensor | None:
-        """The mask of the renormalised baseline, or None for torch's form."""
+    def _dropout_keep(self, forward: Pass, attn: Tensor, geometry: Geometry) -> Tensor | None:
+        """The mask of the renormalized baseline, or None for torch's form."""
         assert self.dropout is not None
         assert isinstance(self.dropout.regularizer, AttentionDropout)
         if not self.dropout.regularizer.renormalize:
             return None
-        return Element().keep(forward.seed("dropout", device), self.dropout.ratio_tensor, geometry)
+        seed, ratio = forward.seed("dropout", attn.device), ratio_of_call(self.dropout.ratio_tensor, attn)
+        return Element().keep(seed, ratio, geometry)
 
 
 def per_map(keep: Tensor, maps_per_mask: int) -> Tensor:
@@ -302,3 +359,5 @@ def require_called(site: Site, forward: Pass) -> None:
             f"{site.name} ({site.original_class.__name__}) ran without calling scaled_dot_product_attention, "
             "so nothing could be dropped: this class needs an adapter of its own"
         )
+    if not torch.compiler.is_compiling():
+        site.calls_per_pass = forward.num_calls

@@ -1,10 +1,16 @@
 """A slot: one regulariser at one site."""
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from dropkey.regularizers import Regularizer
+from dropkey.schedules import drawn_ratio
 
-__all__ = ["MixSlot", "Slot"]
+__all__ = ["HandleId", "MixSlot", "Slot"]
+
+
+class HandleId:
+    """What the slots of one handle have in common: the same object, which is no longer the same in a copy."""
 
 
 class Slot:
@@ -14,24 +20,29 @@ class Slot:
     ratio > 0 alone and not by the ratio's value.
     """
 
-    def __init__(self, regularizer: Regularizer, handle_id: str, drop_ratio: float, backend: str) -> None:
+    def __init__(self, regularizer: Regularizer, handle_id: HandleId, drop_ratio: float, backend: str) -> None:
         self.regularizer = regularizer
         self.handle_id = handle_id
         self.backend = backend
         self.enabled = True
         self.sampling = False  # act in evaluation too: Monte Carlo
-        self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")  # whatever the default device
+        # A number in memory whatever the default device, and where apply runs on fake tensors or in inference mode.
+        with _disable_current_modes(), torch.inference_mode(False):
+            self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")
         self.drop_ratio = drop_ratio
 
     @property
     def drop_ratio(self) -> float:
         """Share of keys dropped here, in [0, 1)."""
-        return float(self.ratio_tensor)
+        # Fake tensors must not be read, and numbers be no guards of a compiled graph.
+        return float(self.ratio_tensor) if torch.compiler.is_compiling() else self._drop_ratio
 
     @drop_ratio.setter
     def drop_ratio(self, value: float) -> None:
-        self.ratio_tensor.fill_(value)
-        self.is_positive = value > 0
+        with _disable_current_modes():
+            self.ratio_tensor.fill_(value)
+        self._drop_ratio = float(value)
+        self.is_positive = drawn_ratio(value) > 0
 
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""

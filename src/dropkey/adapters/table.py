@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.site import Site, mixer_of
 from dropkey.adapters.slot import Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
+from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Element, Token
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
+from dropkey.schedules import drawn_ratio
 
 __all__ = ["computes_softmax", "of_sites", "shown", "text_table"]
 
@@ -26,10 +29,13 @@ def of_sites(
     mixes = isinstance(slot.regularizer, ReAttention)
     own = any(site.own_dropout for _, site, _ in rows)
     columns = ["norm", "gate"] if mixes else ["drop ratio", "backend"]
-    header = ["site", "kind", "block", *columns, *(["its own dropout"] if own else [])]
+    loops = any((site.calls_per_pass or 1) > 1 for _, site, _ in rows)
+    header = ["site", "kind", "block", *columns, *(["calls"] if loops else []), *(["its own dropout"] if own else [])]
+    names = unwrapped_names(model)
     body = [
-        [shown(site.name), site.entry.kind, str(site.block_index)]
+        [shown(names[module]), site.entry.kind, str(site.block_index)]
         + (_mixing(module, slot) if mixes else [_ratio(site, slot), _backend(module, site, slot)])
+        + ([str(site.calls_per_pass or "?")] if loops else [])
         + ([_own(site)] if own else [])
         for module, site, slot in rows
     ]
@@ -55,7 +61,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _ratio(site: Site, slot: Slot) -> str:
-    shown = f"{slot.drop_ratio:.4g}"
+    shown = f"{drawn_ratio(slot.drop_ratio):.4g}"
     pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
     if not (isinstance(pattern, Token) and slot.drop_ratio > 0):
         return shown
@@ -69,7 +75,7 @@ def _ratio(site: Site, slot: Slot) -> str:
 def _mixing(module: nn.Module, slot: Slot) -> list[str]:
     assert isinstance(slot.regularizer, ReAttention)
     gate = getattr(mixer_of(module), "gate", None)
-    return [slot.regularizer.norm, f"{gate.item():.3g}" if isinstance(gate, torch.Tensor) else "?"]
+    return [slot.regularizer.norm, f"{gate.item():.3g}" if isinstance(gate, torch.Tensor) and is_plain(gate) else "?"]
 
 
 def _backend(module: nn.Module, site: Site, slot: Slot) -> str:

@@ -11,7 +11,7 @@ __all__ = ["TIMM_CLASSES", "TIMM_LEFT_ALONE"]
 
 _SELF = Entry(kind="self", routes_softmax=True)
 # Differential attention has two maps a head, subtracted from each other: both lose the same keys.
-_DIFFERENTIAL = replace(_SELF, maps_per_head=2)
+_DIFFERENTIAL = replace(_SELF, maps_per_head=2, one_mask=True)
 _NO_PREFIX = replace(_SELF, num_prefix_tokens=0)  # before the blocks in which the class token comes in
 _CLASS = replace(_SELF, kind="class")
 _POOL = replace(_SELF, kind="pool")
@@ -37,7 +37,9 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.models.beit.Attention": _SELF,
     "timm.models.cait.ClassAttn": _CLASS,
     "timm.models.cait.TalkingHeadAttn": _NO_PREFIX,  # dropped where the softmax is: after the heads were mixed
-    "timm.models.convit.GPSA": _NO_PREFIX,  # a softmax of contents and one of positions: both lose the same keys
+    "timm.models.convit.GPSA": replace(
+        _NO_PREFIX, one_mask=True
+    ),  # a softmax of contents and one of positions: both lose the same keys
     "timm.models.convit.MHSA": _SELF,
     "timm.models.cpubone.ConvAttention": _SELF,
     "timm.models.crossvit.CrossAttention": replace(_SELF, kind="cross"),
@@ -46,7 +48,7 @@ TIMM_CLASSES: dict[str, Entry] = {
     "timm.models.efficientformer_v2.Attention2d": _SELF,
     "timm.models.efficientformer_v2.Attention2dDownsample": _SELF,
     # One softmax a head, each on the output of the head before.
-    "timm.models.efficientvit_msra.CascadedGroupAttention": replace(_WINDOW, layout="b", one_mask=False),
+    "timm.models.efficientvit_msra.CascadedGroupAttention": replace(_WINDOW, layout="b"),
     "timm.models.eva.EvaAttention": _SELF,
     "timm.models.fastvit.Attention": _SELF,
     "timm.models.gcvit.WindowAttentionGlobal": replace(_WINDOW, grid="window_size"),

@@ -1,31 +1,49 @@
 """The token pattern without the dropped tokens: their keys and values are never computed.
 
 All heads and queries of an image lose the same keys, so the kept tokens form a rectangular tensor: key and value
-projections and the attention run on them alone, and training gets faster than without any regulariser. This needs the
-whole forward of the attention class, so it is written for one class, timm's Attention; others are masked.
+projections and the attention run on them alone, and training gets faster than without any regularizer. This needs the
+whole forward of the attention class, so it is written for one class, timm's Attention, and runs only where nothing that
+it skips could be anything else (see ``as_written.py``). Others are masked.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dropkey.adapters.forward_pass import Pass
-from dropkey.adapters.site import Site
+from dropkey.adapters.site import Selection, Site
+from dropkey.ops.as_written import is_as_written, is_plain_linear, modes_look_on, nobody_looks_on
 from dropkey.ops.cpu.projected import attend_projected, can_project
 from dropkey.ops.dispatch import BACKENDS
 
 __all__ = ["forward_selected"]
 
+_CLASS = "timm.layers.attention", "Attention"
+# Layers that treat every token by itself, so that they may be given some of the keys.
+_BY_TOKEN = {
+    ("torch.nn.modules.linear", "Identity"),
+    ("torch.nn.modules.normalization", "LayerNorm"),
+    ("torch.nn.modules.normalization", "RMSNorm"),
+    ("timm.layers.norm", "LayerNorm"),
+    ("timm.layers.norm", "LayerNormFp32"),
+    ("timm.layers.norm", "RmsNorm"),
+}
+_DROPOUTS = {("torch.nn.modules.dropout", "Dropout"), ("torch.nn.modules.linear", "Identity")}
 
-def forward_selected(module: Any, site: Site, forward: Pass, x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+
+def forward_selected(
+    module: Any, site: Site, forward: Pass, masked: Callable[[], Any], x: Tensor, *args: Any, **kwargs: Any
+) -> Tensor | None:
     """Run the forward of timm's Attention on the kept keys, or return None if this call must be masked instead.
 
     Args:
         module: a timm.layers.attention.Attention.
         site: the site it carries.
         forward: this pass.
+        masked: runs the same call with its keys masked; for whoever records, to compare.
         x: (B, N, C).
         args: more of its forward; anything but None and False means a mask.
         kwargs: likewise.
@@ -33,39 +51,51 @@ def forward_selected(module: Any, site: Site, forward: Pass, x: Tensor, *args: A
     Returns:
         (B, N, C'), as the module's own forward would.
     """
-    if not _is_plain(module, site) or any(
-        extra is not None and extra is not False for extra in (*args, *kwargs.values())
-    ):
+    if any(extra is not None and extra is not False for extra in (*args, *kwargs.values())):
         return None
-    rows = site.select_tokens(forward, x, module.num_heads)
-    if rows is None:
+    if not site.selects_tokens(forward) or not _skips_nothing(module, site, x):
         return None
+    expected = None if site.records is None else _masked(site, masked, x)
+    selection = site.select_tokens(forward, x, module.num_heads)
+    site.calls_per_pass = 1
     run = _run_whole if _is_whole(module, site, x) else _run_parts
-    result: Tensor = module.proj_drop(run(module, site, forward, x, rows))
+    result: Tensor = module.proj_drop(run(module, site, x, selection))
+    if site.records is not None:
+        site.records[-1] = site.records[-1]._replace(module_out=result, module_masked=expected)
     return result
 
 
-def _run_whole(module: Any, site: Site, forward: Pass, x: Tensor, rows: Tensor) -> Tensor:
+def _masked(site: Site, masked: Callable[[], Any], x: Tensor) -> Any:
+    """What the module returns if its keys are masked, drawn from the same random state."""
+    records, site.records = site.records, None
+    try:
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            return masked()
+    finally:
+        site.records = records
+
+
+def _run_whole(module: Any, site: Site, x: Tensor, selection: Selection) -> Tensor:
     """Both linear layers and the attention between them as one call of the native kernel."""
-    forward.num_calls += 1
     qkv, proj = module.qkv, module.proj
     scale = module.head_dim**-0.5
+    rows = selection.rows
     y, out = attend_projected(x, qkv.weight, qkv.bias, proj.weight, proj.bias, rows, module.num_heads, scale)
     if site.records is not None:
         query_weights, kv_weights = _split_weights(module)
         query = _project(x, *query_weights, module.head_dim)
         heads = out.view(*x.shape[:2], module.num_heads, -1).transpose(1, 2)
-        site.record(forward, query, *_keys_and_values(module, x, *kv_weights), heads)
+        site.record(selection, query, *_keys_and_values(module, x, *kv_weights), heads)
     return y
 
 
-def _run_parts(module: Any, site: Site, forward: Pass, x: Tensor, rows: Tensor) -> Tensor:
+def _run_parts(module: Any, site: Site, x: Tensor, selection: Selection) -> Tensor:
     query_weights, kv_weights = _split_weights(module)
     query = module.q_norm(_project(x, *query_weights, module.head_dim))
-    seen = x.reshape(-1, x.shape[-1]).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
-    out = site.attend_selected(forward, query, *_keys_and_values(module, seen, *kv_weights))
+    seen = x.reshape(-1, x.shape[-1]).index_select(0, selection.rows.flatten()).view(x.shape[0], -1, x.shape[-1])
+    out = site.attend_selected(query, *_keys_and_values(module, seen, *kv_weights))
     if site.records is not None:
-        site.record(forward, query, *_keys_and_values(module, x, *kv_weights), out)
+        site.record(selection, query, *_keys_and_values(module, x, *kv_weights), out)
     out = module.norm(out.transpose(1, 2).flatten(2))
     if module.gate is not None:
         out = out * module.gate(x).sigmoid()
@@ -73,15 +103,18 @@ def _run_parts(module: Any, site: Site, forward: Pass, x: Tensor, rows: Tensor) 
     return result
 
 
-def _is_plain(module: Any, site: Site) -> bool:
-    """Whether this is timm's own class, with a linear layer for query, key and value that nobody listens to."""
-    return site.original_class.__module__ == "timm.layers.attention" and _is_linear(module.qkv)
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    """Whether a layer is a linear one that may be computed without calling it: nobody listens."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return type(layer) is nn.Linear and not any(getattr(layer, name) for name in hooks)
+def _skips_nothing(module: Any, site: Site, x: Tensor) -> bool:
+    """Whether all that is skipped or run on some of the keys is what this file is written for."""
+    if torch.compiler.is_compiling() or not is_as_written(site.original_class, *_CLASS):
+        return False
+    if type(x) is not Tensor or x.dim() != 3 or x.is_meta or 0 in x.shape:
+        return False
+    return (
+        is_plain_linear(module.qkv, x, 3 * module.attn_dim)
+        and nobody_looks_on(module.k_norm, _BY_TOKEN)
+        and nobody_looks_on(module.q_norm, _BY_TOKEN)
+        and nobody_looks_on(module.attn_drop, _DROPOUTS)
+    )
 
 
 def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -97,10 +130,14 @@ def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
     assert site.drop is not None
     if site.drop.backend not in ("auto", "cpu") or BACKENDS["cpu"].unavailable() is not None:
         return False
-    if not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads) or torch.is_autocast_enabled("cpu"):
+    if modes_look_on() or torch.is_autocast_enabled("cpu") or module.gate is not None:
+        return False
+    if not is_plain_linear(module.proj, x) or module.proj.in_features != module.attn_dim:
+        return False
+    if not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads):
         return False
     between = (module.q_norm, module.k_norm, module.norm)
-    return module.gate is None and _is_linear(module.proj) and all(type(layer) is nn.Identity for layer in between)
+    return all(nobody_looks_on(layer, {("torch.nn.modules.linear", "Identity")}) for layer in between)
 
 
 def _keys_and_values(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

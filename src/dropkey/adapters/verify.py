@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.forward_pass import Record
+from dropkey.adapters.grid_of_pass import check_grid, grids_of_pass
 from dropkey.adapters.site import Site, per_map
 from dropkey.adapters.slot import Slot
 from dropkey.adapters.table import shown, text_table
@@ -43,9 +44,16 @@ class Verification(NamedTuple):
     checks: list[SiteCheck]
 
     def __str__(self) -> str:
-        header = ["site", "drop ratio", "dropped", "largest error", "verdict"]
+        header = ["site", "drop ratio", "dropped", "calls", "largest error", "verdict"]
         body = [
-            [shown(c.name), f"{c.drop_ratio:.4g}", f"{c.dropped_share:.4f}", _error_text(c), _verdict(c)]
+            [
+                shown(c.name),
+                f"{c.drop_ratio:.4g}",
+                f"{c.dropped_share:.4f}",
+                str(c.num_calls),
+                _error_text(c),
+                _verdict(c),
+            ]
             for c in self.checks
         ]
         return text_table([header, *body]) + "\nIn evaluation mode the model is untouched, bit for bit."
@@ -59,8 +67,10 @@ def verify(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inpu
     with restored(model), torch.no_grad():
         _check_evaluation(model, rows, *inputs, **kwargs)
         model.train()
-        with recording(rows):
+        with recording(rows), grids_of_pass(model) as grids:
             model(*inputs, **kwargs)
+            for module, site, _ in rows:
+                check_grid(site, grids.get(module))
             with _full_precision(model):
                 return Verification([_check_site(site, slot) for _, site, slot in rows])
 
@@ -96,8 +106,35 @@ def _check_site(site: Site, slot: Slot) -> SiteCheck:
         return SiteCheck(site.name, 0.0, 0.0, math.nan, len(records))
     if not records:
         raise SiteError(f"{site.name} was not reached in training mode: the model did not run it, or ran around it")
+    _check_independence(site, records)
     checks = [_check_record(site, slot, record) for record in records]
     return max(checks, key=lambda check: check.max_error)._replace(num_calls=len(records))
+
+
+def _check_independence(site: Site, records: Sequence[Record]) -> None:
+    """Raise if two calls of one pass have lost the same keys, though they are not maps of the same heads."""
+    if site.entry.one_mask:
+        return
+    seeds = [int(record.call.draw.seed) for record in records if record.call.draw is not None]
+    if len(set(seeds)) < len(seeds):
+        raise SiteError(
+            f"{site.name} calls attention {len(seeds)} times a pass, and some of the calls draw the same keys"
+        )
+
+
+def _check_whole_module(site: Site, record: Record) -> None:
+    """Raise if a module whose dropped keys were never computed returns something else than with its keys masked."""
+    if record.module_out is None or record.module_masked is None:
+        return
+    out, masked = record.module_out, record.module_masked
+    error = (out.double() - masked.double()).abs().max().item()
+    size = max(1.0, masked.abs().max().item())
+    bound = 64 * torch.finfo(out.dtype).eps * size * record.call.query.shape[-1] ** 0.5
+    if not error <= bound:
+        raise SiteError(
+            f"{site.name} returns something else when its keys are left out than when they are masked, by {error:.3g}: "
+            "hooks, weights or a forward in it act there alone"
+        )
 
 
 def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
@@ -111,6 +148,7 @@ def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
         keep = _exported_mask(record)
         share, count = 1 - keep.double().mean().item(), _independent_draws(record)
         error = _difference(site, record, keep)
+        _check_whole_module(site, record)
     bound = _NUM_SIGMAS * math.sqrt(slot.drop_ratio * (1 - slot.drop_ratio) / count) + _rounding(slot, call)
     if abs(share - slot.drop_ratio) > bound:
         raise SiteError(f"{site.name} drops {share:.4f} of its keys, not {slot.drop_ratio:.4f} +- {bound:.4f}")

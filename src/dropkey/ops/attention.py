@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor
 
-from dropkey.ops.call import AttentionCall, Draw, check_tensors, is_dropping
+from dropkey.ops.autocast import autocast_like_sdpa
+from dropkey.ops.call import AttentionCall, Draw, is_dropping
 from dropkey.ops.cpu.keep import draw_keep
 from dropkey.ops.dispatch import attend
+from dropkey.ops.operands import broadcast, checked_call
+from dropkey.ops.sdpa import plain
 from dropkey.patterns import Pattern, named_pattern
 
 __all__ = ["attention", "keep_mask"]
@@ -20,7 +23,7 @@ def attention(
     pattern: str | Pattern = "element",
     attn_bias: Tensor | None = None,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
     seed: int | Tensor | None = None,
@@ -30,30 +33,34 @@ def attention(
 
     Dropped logits are replaced by a large negative number, so the kept weights of a query sum to 1: there is no
     1 / (1 - ratio). It drops whenever ``drop_ratio`` is positive: pass 0 at evaluation. With ratio 0 it is
-    ``torch.nn.functional.scaled_dot_product_attention``, bit for bit.
+    ``torch.nn.functional.scaled_dot_product_attention``, bit for bit. Under autocast inputs and output are of its type,
+    as there.
 
     Args:
-        query: (B, H, Nq, D), floating.
+        query: (B, H, Nq, D), floating. A batch of 1 is shared by all images, a head by all heads, here and below.
         key: (B, Hkv, Nk, D); H is a multiple of Hkv, as in grouped-query attention.
         value: (B, Hkv, Nk, Dv).
-        drop_ratio: share of keys dropped, in [0, 1); a float64 tensor of shape () in (0, 1) can be changed between the
-            calls of a compiled function.
+        drop_ratio: share of keys dropped, 0 or in (0, 1) as far as 1/65536 resolves it; a float64 tensor of shape () in
+            (0, 1) can be changed between the calls of a compiled function.
         pattern: "element", "column", "token", "block", "cross", or an object of ``dropkey.patterns``.
         attn_bias: bool (True = may be seen) or floating (added to the logits, may be learned), broadcastable to
-            (B, H, Nq, Nk). False, -inf and the smallest number of the bias' type forbid a key for good.
+            (B, H, Nq, Nk); or torch's CausalBias. False and numbers at or below -5000 forbid a key for good.
         is_causal: forbid keys after the query, aligned at the top left.
-        scale: factor of the logits, ``D ** -0.5`` by default.
+        scale: factor of the logits, ``D ** -0.5`` by default; a tensor of shape () may be learned.
         grid_size: (rows, cols) of the patch keys, for "block" and "cross".
         num_prefix_tokens: keys before the patch keys, for "block" and "cross".
-        seed: 64-bit integer or int64 tensor of shape (); None draws one from torch's generator of the query's device.
+        seed: 64-bit integer (NumPy's too) or integer tensor of shape (); None draws one from torch's generator of the
+            query's device.
         backend: "auto" or a key of ``dropkey.backends()``.
 
     Returns:
-        (B, H, Nq, Dv) in the query's dtype. A query whose allowed keys are all dropped gets the mean of its allowed
-        values; one that has no allowed key gets zeros.
+        (B, H, Nq, Dv) in the query's dtype, its axes in memory in the order of the query's. A query whose allowed keys
+        are all dropped gets the mean of its allowed values; one that has no allowed key, or whose logits have all
+        overflowed to -inf, gets zeros.
 
     Raises:
-        ArgumentError: shapes that do not fit, a ratio outside [0, 1), an unknown pattern or backend.
+        ArgumentError: shapes that do not fit, a ratio or seed that is none, an unknown pattern or backend, or
+            torch.vmap without a word on randomness.
         BackendError: the backend asked for by name cannot run this call.
 
     Example:
@@ -64,13 +71,15 @@ def attention(
     Source: Li et al., DropKey for Vision Transformer, CVPR 2023 (arXiv 2208.02646). Departure: a dropped logit is
     replaced, not lowered, so that a query which has lost all its keys passes no gradient to query and key.
     """
-    check_tensors(query, key, value, attn_bias)
     pattern = named_pattern(pattern)
-    draw = None
-    if is_dropping(drop_ratio):
-        draw = Draw.of(pattern, drop_ratio, seed, query.device, grid_size, num_prefix_tokens)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return attend(AttentionCall(query, key, value, attn_bias, is_causal, scale, draw), backend)
+    if not is_dropping(drop_ratio):
+        if isinstance(query, Tensor) and query.is_nested:  # whatever torch makes of it
+            return plain(AttentionCall(query, key, value, attn_bias, is_causal, scale, None))  # type: ignore[arg-type]
+        return attend(checked_call(query, key, value, attn_bias, is_causal, scale), backend)
+    query, key, value, attn_bias = autocast_like_sdpa(query, key, value, attn_bias)
+    call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale))
+    draw = Draw.of(pattern, drop_ratio, seed, query.device, grid_size, num_prefix_tokens)
+    return attend(call._replace(draw=draw), backend)
 
 
 def keep_mask(

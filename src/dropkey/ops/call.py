@@ -1,4 +1,4 @@
-"""One attention call, as every backend receives it: checked, with nothing left to decide."""
+"""One attention call, as every backend receives it: checked (see ``operands.py``), with nothing left to decide."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,16 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import ArgumentError
+from dropkey.ops.transforms import check_randomness
 from dropkey.patterns import Geometry, Pattern
 from dropkey.philox import draw_seed, seed_tensor
-from dropkey.schedules import check_drop_ratio
+from dropkey.schedules import check_base_ratio
 
-__all__ = ["AttentionCall", "Draw"]
+__all__ = ["FORBIDDEN", "AttentionCall", "Draw", "is_dropping"]
+
+# A bias from here down forbids a key: exp(-5000) is 0 in every format, and nobody who adds less means a logit. Half
+# precision rounds -1e4 and the smallest numbers of the formats, or adds a position to them: all lie far below.
+FORBIDDEN = -5000.0
 
 
 class Draw(NamedTuple):
@@ -32,9 +37,23 @@ class Draw(NamedTuple):
         grid_size: tuple[int, int] | None = None,
         num_prefix_tokens: int = 0,
     ) -> "Draw":
-        """Build a draw from what users pass: a number or a tensor as ratio, and an optional seed."""
+        """Build a draw from what users pass: a number or a tensor as ratio, and an optional seed.
+
+        A tensor is copied: the ratio belongs to the call, whatever becomes of the tensor before the backward pass.
+
+        Raises:
+            ArgumentError: a tensor that is no single number, a seed that is no integer, or torch.vmap without a word on
+                randomness.
+        """
         if not isinstance(drop_ratio, Tensor):
             drop_ratio = torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
+        elif drop_ratio.dim() or not drop_ratio.is_floating_point():
+            shape = tuple(drop_ratio.shape)
+            raise ArgumentError(f"drop_ratio must be one floating number, got {drop_ratio.dtype} of shape {shape}")
+        else:
+            drop_ratio = drop_ratio.detach().to(torch.float64, copy=True)
+        if seed is None:
+            check_randomness()
         tensor = draw_seed(device) if seed is None else seed_tensor(seed, device)
         return cls(pattern, drop_ratio, tensor, grid_size, num_prefix_tokens)
 
@@ -74,17 +93,23 @@ class AttentionCall(NamedTuple):
     def allowed(self) -> Tensor | None:
         """Return which keys are not forbidden, bool, broadcastable to ``mask_shape``; None if all are allowed.
 
-        Forbidden means False in a bool mask, a bias at or below the smallest number of its type, or a key after the
-        query under ``is_causal`` (aligned at the top left, as in torch).
+        Forbidden means False in a bool mask, a bias at or below FORBIDDEN, or a key after the query under
+        ``is_causal`` (aligned at the top left, as in torch).
         """
         allowed = self.attn_bias
         if allowed is not None and allowed.dtype != torch.bool:
-            allowed = ~(allowed <= torch.finfo(allowed.dtype).min)
+            # In float32 at least: bfloat16 would round the bound itself. NaN is not forbidden, so that it shows.
+            allowed = ~(allowed.to(torch.promote_types(allowed.dtype, torch.float32)) <= FORBIDDEN)
         if self.is_causal:
             num_queries, num_keys = self.mask_shape[2:]
             causal = torch.ones((num_queries, num_keys), dtype=torch.bool, device=self.query.device).tril()
             allowed = causal if allowed is None else allowed & causal
         return allowed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute but zeros."""
+        return not (self.query.numel() and self.value.numel()) and (0 in self.mask_shape or self.value.shape[3] == 0)
 
     def expanded(self) -> "AttentionCall":
         """Return the call with key and value repeated to as many heads as the query has."""
@@ -95,37 +120,6 @@ class AttentionCall(NamedTuple):
         return self._replace(key=key, value=value)
 
 
-def check_tensors(query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | None) -> None:
-    """Raise an ArgumentError that names the tensor which does not fit the others."""
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.dim() != 4:
-            raise ArgumentError(f"{name} must be (batch, heads, tokens, head_dim), got shape {tuple(tensor.shape)}")
-        if not tensor.is_floating_point() or tensor.dtype != query.dtype or tensor.device != query.device:
-            raise ArgumentError(
-                f"{name} is {tensor.dtype} on {tensor.device}, query {query.dtype} on {query.device}: "
-                "query, key and value must be of one floating type on one device"
-            )
-    if key.shape[:3] != value.shape[:3] or key.shape[0] != query.shape[0] or key.shape[3] != query.shape[3]:
-        raise ArgumentError(
-            f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)} do not fit: "
-            "batches must agree, query and key in head_dim, key and value in heads and tokens"
-        )
-    if query.shape[1] % key.shape[1]:
-        raise ArgumentError(f"{query.shape[1]} query heads are no multiple of {key.shape[1]} key heads")
-    if attn_bias is not None:
-        _check_bias(attn_bias, (*query.shape[:3], key.shape[2]))
-
-
-def _check_bias(attn_bias: Tensor, mask_shape: tuple[int, ...]) -> None:
-    if attn_bias.dtype != torch.bool and not attn_bias.is_floating_point():
-        raise ArgumentError(f"attn_bias must be bool (True = may be seen) or floating, got {attn_bias.dtype}")
-    shape = (1,) * (4 - attn_bias.dim()) + tuple(attn_bias.shape)
-    if len(shape) != 4 or any(have not in (1, want) for have, want in zip(shape, mask_shape, strict=True)):
-        raise ArgumentError(
-            f"attn_bias of shape {tuple(attn_bias.shape)} does not broadcast to (B, H, Nq, Nk) = {mask_shape}"
-        )
-
-
 def is_dropping(drop_ratio: float | Tensor) -> bool:
     """Say whether anything is dropped; a tensor ratio is taken to be in (0, 1) and never read."""
-    return True if isinstance(drop_ratio, Tensor) else check_drop_ratio(drop_ratio) > 0
+    return True if isinstance(drop_ratio, Tensor) else check_base_ratio(drop_ratio) > 0

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dropkey.errors import ArgumentError, BackendError, did_you_mean
+from dropkey.errors import ArgumentError, BackendError, did_you_mean, first_line
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.backend import Cpu
+from dropkey.ops.ordinary import is_ordinary
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
 from dropkey.ops.triton import Triton
@@ -91,11 +92,29 @@ def _require(backend: str, refusal: str | None) -> None:
 
 
 def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
-    """Run a call. Without a draw it is torch's own attention, bit for bit, unless the reference is asked for."""
-    if call.draw is None and backend != "reference":
+    """Run a call. Without a draw it is torch's own attention, bit for bit, unless the reference is asked for.
+
+    Raises:
+        BackendError: the backend asked for cannot run here, or cannot run this call.
+    """
+    if call.is_empty or (call.draw is None and backend != "reference"):
         check_backend(backend)
         return plain(call)
-    return select(call, backend).attend(call)
+    chosen = select(call, backend)
+    if is_ordinary(call.query, call.key, call.value, call.attn_bias):
+        return chosen.attend(call)
+    return _attend_extraordinary(chosen, call)
+
+
+def _attend_extraordinary(backend: Backend, call: AttentionCall) -> Tensor:
+    """Run a call on tensors of somebody's own, whose operations may be missing: then the error names them."""
+    try:
+        return backend.attend(call)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        kinds = " and ".join(sorted({f"{type(t).__name__} of {t.dtype}" for t in (call.query, call.key, call.value)}))
+        raise BackendError(
+            f"backend {backend.name!r} cannot attend with {kinds}: {first_line(error)}; pass plain float tensors"
+        ) from error
 
 
 def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dropkey.ops.as_written import has_plain_parameters, modes_look_on, nobody_looks_on_any
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.backend import Cpu
 from dropkey.ops.cpu.keep import numbers_of
@@ -22,7 +23,6 @@ from dropkey.patterns import Geometry
 __all__ = ["attend_mixed", "refuses"]
 
 _CPU = Cpu()
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def refuses(call: AttentionCall, mixer: nn.Module) -> str | None:
@@ -44,18 +44,21 @@ def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
     if type(mixer) not in (HeadMixing, GatedHeadMixing):
         return f"it is mixed by a {type(mixer).__name__}"
     norm: Any = mixer.norm
-    parts: tuple[nn.Module, ...] = (mixer, mixer.theta, norm)  # type: ignore[assignment]
-    if any("forward" in vars(part) or any(getattr(part, hooks) for hooks in _HOOKS) for part in parts):
-        return "somebody listens to the mixing, or has replaced its forward"
-    if type(mixer.theta) is not nn.Conv2d:
-        return f"its theta is a {type(mixer.theta).__name__}"
-    if type(norm) is not nn.BatchNorm2d or norm.momentum is None:
+    theta: Any = mixer.theta
+    if type(theta) is not nn.Conv2d:
+        return f"its theta is a {type(theta).__name__}"
+    if type(norm) is not nn.BatchNorm2d or norm.momentum is None or not norm.affine:
         return f"its norm is {norm}"
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in mixer.parameters()):
-        return "its parameters are not float32 on the CPU"
+    parts: tuple[nn.Module, ...] = (mixer, theta, norm)
+    if not nobody_looks_on_any(*parts) or modes_look_on():
+        return "somebody listens to the mixing, or has replaced its forward"
+    if not all(has_plain_parameters(part, call.query.device) for part in parts):
+        return "its parameters are not torch's own on the CPU"
+    if any(p.dtype != torch.float32 for p in mixer.parameters()):
+        return "its parameters are not float32"
     batch, heads, num_queries, num_keys = call.mask_shape
-    if norm.num_features != heads:
-        return f"it mixes {norm.num_features} heads, not {heads}"
+    if norm.num_features != heads or theta.weight.shape != (heads, heads, 1, 1) or theta.bias is None:
+        return f"it mixes {norm.num_features} heads, not {heads}, or not by one matrix with a bias"
     return "a batch of one weight has no variance" if batch * num_queries * num_keys == 1 else None
 
 

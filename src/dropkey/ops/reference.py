@@ -1,24 +1,25 @@
-"""The readable oracle: what the operation means, in float32 (float64 for float64), never optimised.
+"""The readable oracle: what the operation means, in float32 (float64 for float64), never optimized.
 
     logits = scale * query @ key^T + attn_bias
     logits = where(keep, logits, DROPPED)      forbidden keys stay -inf, dropped or not
     out    = softmax(logits) @ value
 
-A row whose allowed keys are all dropped attends uniformly to its allowed keys; a row without allowed keys gives zeros.
+DROPPED lies below every logit, so a query sees its kept keys alone. If all that it is allowed are dropped, it attends
+uniformly to these. A row that has no allowed key, or whose kept logits have all overflowed to -inf, gives zeros.
 """
 
 import torch
 from torch import Tensor
 
+from dropkey.ops.autocast import without_autocast
 from dropkey.ops.call import AttentionCall
+from dropkey.ops.layout_of_output import laid_out
 
-__all__ = ["DROPPED", "Reference", "dropped_softmax", "weights"]
-
-DROPPED = -1e30  # in float32 or float64: so far below any logit that exp() of the difference is exactly 0
+__all__ = ["Reference", "dropped_softmax", "weights"]
 
 
 class Reference:
-    """Backend that runs anywhere and materialises the attention weights."""
+    """Backend that runs anywhere and materializes the attention weights."""
 
     name = "reference"
 
@@ -37,15 +38,17 @@ class Reference:
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""
         value = call.expanded().value
-        attn = weights(call, call.keep())
-        return (attn @ value.to(attn.dtype)).to(call.query.dtype)
+        with without_autocast(value):
+            attn = weights(call, call.keep())
+            out = (attn @ value.to(attn.dtype)).to(call.query.dtype)
+        return laid_out(out, call.query)
 
 
 def weights(call: AttentionCall, keep: Tensor | None) -> Tensor:
     """Return the attention weights (B, H, Nq, Nk) of a call under a keep mask, in float32 (float64 for float64)."""
     call = call.expanded()
     dtype = torch.promote_types(call.query.dtype, torch.float32)
-    logits = call.scale * call.query.to(dtype) @ call.key.to(dtype).mT
+    logits = call.scale * (call.query.to(dtype) @ call.key.to(dtype).mT)
     if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
         logits = logits + call.attn_bias.to(dtype)
     return dropped_softmax(logits, keep, call.allowed())
@@ -59,12 +62,13 @@ def dropped_softmax(logits: Tensor, keep: Tensor | None, allowed: Tensor | None)
         keep: bool, broadcastable, True = kept; None = all.
         allowed: bool, broadcastable, False = forbidden; None = all allowed.
     """
+    allowed = torch.ones_like(logits[..., :1, :1], dtype=torch.bool) if allowed is None else allowed
     if keep is not None:
-        logits = torch.where(keep, logits, DROPPED)
-    if allowed is None:
-        return logits.softmax(-1)
-    # A row without any allowed key is computed as if all were, then zeroed: no NaN, neither here nor in the gradient.
-    has_key = allowed.any(-1, keepdim=True)
-    logits = torch.where(allowed | ~has_key, logits, -torch.inf)
+        visible = keep & allowed
+        # A row that keeps nothing has equal logits: its weights say nothing of query and key, and pass nothing on.
+        logits = torch.where(visible, logits, torch.where(visible.any(-1, keepdim=True), -torch.inf, 0.0))
+    logits = torch.where(allowed, logits, -torch.inf)
+    # A row of -inf is computed as if it were zeros, then made zeros: no NaN, neither here nor in the gradient.
+    has_key = (logits != -torch.inf).any(-1, keepdim=True)
     logits = torch.where(has_key, logits, 0.0)
     return torch.where(has_key, logits.softmax(-1), 0.0)

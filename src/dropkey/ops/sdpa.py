@@ -4,8 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from dropkey.ops.autocast import without_autocast
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.keep import draw_keep
+from dropkey.ops.layout_of_output import laid_out
+from dropkey.ops.transforms import beyond_one_gradient
 
 __all__ = ["Sdpa", "plain"]
 
@@ -25,7 +28,7 @@ class Sdpa:
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
-        return None
+        return beyond_one_gradient()
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""
@@ -40,8 +43,9 @@ class Sdpa:
         if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
             bias = torch.where(visible, call.attn_bias.to(call.query.dtype), -torch.inf)
             mask = torch.where(has_kept, bias, 0.0).expand(call.mask_shape)
-        out = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=mask, scale=call.scale)
-        return torch.where(has_kept, out, _mean_of_allowed(call.value, allowed))
+        with without_autocast(call.query):
+            out = scaled_dot_product_attention(call.query, call.key, call.value, attn_mask=mask, scale=call.scale)
+            return laid_out(torch.where(has_kept, out, _mean_of_allowed(call.value, allowed)), call.query)
 
 
 def plain(call: AttentionCall) -> Tensor:
@@ -49,6 +53,8 @@ def plain(call: AttentionCall) -> Tensor:
     bias, is_causal = call.attn_bias, call.is_causal
     if bias is not None and is_causal:  # torch takes one or the other
         bias, is_causal = _causal_bias(call), False
+    if bias is not None and bias.dtype not in (torch.bool, torch.float32, call.query.dtype):  # torch takes no other
+        bias = bias.to(call.query.dtype)
     return scaled_dot_product_attention(
         call.query,
         call.key,
@@ -56,7 +62,7 @@ def plain(call: AttentionCall) -> Tensor:
         attn_mask=bias,
         is_causal=is_causal,
         scale=call.scale,
-        enable_gqa=call.query.shape[1] != call.key.shape[1],
+        enable_gqa=call.query.shape[1] > min(call.key.shape[1], call.value.shape[1]),
     )
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["count_batch", "normalize_once"]
+__all__ = ["count_batch", "counts_batches", "is_recomputing", "normalize_once"]
 
 
 def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
     Returns:
         ``norm(x)``.
     """
-    if not _is_recomputing():
+    if not is_recomputing():
         return _run(norm, x)
     kept = dict(norm._buffers)
     # Copies, not None: a checkpoint must save as many tensors when it is recomputed as it did at first.
@@ -38,7 +38,7 @@ def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> 
         var: (C,) of the batch, divided by ``count``.
         count: number of values of a channel, 2 or more.
     """
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None or _is_recomputing():
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None or is_recomputing():
         return
     assert norm.momentum is not None
     norm.num_batches_tracked.add_(1)
@@ -47,12 +47,19 @@ def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> 
         running.data.lerp_(batch.to(running.dtype), norm.momentum)
 
 
+def counts_batches(norm: object) -> bool:
+    """Say whether a layer changes running statistics in place when it is called, and these are a module's own."""
+    running = getattr(norm, "running_mean", None)
+    is_own = isinstance(running, Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(running)
+    return is_own and bool(getattr(norm, "training", False))
+
+
 def _run(norm: nn.Module, x: Tensor) -> Tensor:
     out = norm(x)
     assert isinstance(out, Tensor)
     return out
 
 
-def _is_recomputing() -> bool:
+def is_recomputing() -> bool:
     """Say whether this runs inside of a backward pass, where nothing but recomputation calls a module."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

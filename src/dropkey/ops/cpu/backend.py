@@ -8,6 +8,8 @@ from dropkey.ops.cpu import library
 from dropkey.ops.cpu.keep import numbers_of
 from dropkey.ops.cpu.library import PATTERNS
 from dropkey.ops.cpu.operators import attention_operator
+from dropkey.ops.ordinary import of_somebody
+from dropkey.ops.transforms import active_transform
 from dropkey.patterns import Geometry
 
 __all__ = ["Cpu"]
@@ -44,16 +46,14 @@ class Cpu:
             return f"scale is {call.scale}, not positive"
         if 0 in query.shape or 0 in call.key.shape or 0 in call.value.shape:
             return "a tensor is empty"
-        return None
+        somebody = of_somebody(query, call.key, call.value, call.attn_bias)
+        return active_transform() if somebody is None else f"a tensor is a {somebody}, not one of torch's own"
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""
         if call.draw is not None:
             call.draw.pattern.check(Geometry(*call.mask_shape, call.draw.grid_size, call.draw.num_prefix_tokens))
-        bias = call.attn_bias
-        if bias is not None:
-            bias = bias.reshape((1,) * (4 - bias.dim()) + bias.shape)
         out: Tensor = attention_operator(
-            call.query, call.key, call.value, bias, call.scale, call.is_causal, *numbers_of(call.draw)
+            call.query, call.key, call.value, call.attn_bias, call.scale, call.is_causal, *numbers_of(call.draw)
         )[0]
         return out

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dropkey.errors import BackendError
 from dropkey.ops.cpu.build import BuildError, build, instruction_sets
+from dropkey.ops.cpu.door import check_draw, check_numbers, check_whole, place_of_rows
 
 __all__ = ["DrawNumbers", "Kernel", "kernel", "unavailable"]
 
@@ -57,6 +59,7 @@ class Kernel:
         return entry
 
 
+_ROWS = ("query", "key", "value", "out", "grad_out", "grad_query", "grad_key", "grad_value")
 _TENSORS = 8  # query, key, value, out, their gradients but one
 _LAYOUT = struct.Struct("<10q d 8q q 5q 5q" + " 4q" * _TENSORS + " q")
 MIXING_LAYOUT = struct.Struct("<q d 10q 8q")  # see mixed_operators.py
@@ -89,12 +92,22 @@ def pack(
         grad_bias: float32, likewise expanded: broadcast dimensions are summed into.
         outputs: out, and for the backward pass the gradients of out, query, key and value.
         sums: float32 (2, B, H, Nq), contiguous: highest logit, and one over the sum of the weights, of each query.
+
+    Raises:
+        BackendError: names what does not fit.
     """
-    batch, heads, queries, dim = query.shape
-    half = int(query.dtype == torch.bfloat16)
-    kind = 0 if bias is None else 1 if bias.dtype == torch.bool else 2
-    sizes = (batch, heads, key.shape[1], queries, key.shape[2], dim, value.shape[3])
-    tensors = [n for t in (query, key, value, *outputs) for n in (t.data_ptr(), *t.stride()[:3])]
+    sizes = _sizes(query, key, value)
+    batch, heads, kv_heads, queries, keys, dim, value_dim = sizes
+    dtype, of_query, of_out = query.dtype, (batch, heads, queries, dim), (batch, heads, queries, value_dim)
+    of_key, of_value = (batch, kv_heads, keys, dim), (batch, kv_heads, keys, value_dim)
+    shapes = (of_query, of_key, of_value, of_out, of_out, of_query, of_key, of_value)
+    tensors: list[int] = []
+    for name, tensor, shape in zip(_ROWS, (query, key, value, *outputs), shapes, strict=False):
+        tensors += place_of_rows(name, tensor, dtype, shape)
+    check_whole("sums", sums, torch.float32, (2, batch, heads, queries))
+    check_draw(*draw, keys)
+    half = int(dtype is torch.bfloat16)
+    kind = 0 if bias is None else 1 if bias.dtype is torch.bool else 2
     return _LAYOUT.pack(
         *sizes,
         half,
@@ -107,16 +120,52 @@ def pack(
         draw.seed_threshold.data_ptr(),
         *draw.numbers[1:],
         kind,
-        *_bias_fields(bias),
-        *_bias_fields(grad_bias),
+        *_place_of_bias("bias", bias, (batch, heads, queries, keys)),
+        *_place_of_bias("grad_bias", grad_bias, (batch, heads, queries, keys)),
         *tensors,
         *(0,) * (4 * _TENSORS - len(tensors)),
         0 if sums is None else sums.data_ptr(),
     )
 
 
-def _bias_fields(bias: Tensor | None) -> tuple[int, ...]:
-    return (0,) * 5 if bias is None else (bias.data_ptr(), *bias.stride())
+def _sizes(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    """B, H, Hkv, Nq, Nk, D, Dv."""
+    if query.dtype not in (torch.float32, torch.bfloat16) or not query.dim() == key.dim() == value.dim() == 4:
+        shapes = f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)} in {query.dtype}"
+        raise BackendError(
+            f"the native kernel takes (batch, heads, tokens, head_dim) in float32 or bfloat16, got {shapes}: "
+            "call dropkey.attention"
+        )
+    batch, heads, queries, dim = query.shape
+    _, kv_heads, keys, value_dim = value.shape
+    if 0 in (batch, heads, kv_heads, queries, keys, dim, value_dim):
+        check_numbers(batch=batch, heads=heads, kv_heads=kv_heads, queries=queries, keys=keys, channels=0)
+    if heads % kv_heads:
+        raise BackendError(f"the native kernel cannot share {kv_heads} key heads among {heads} query heads")
+    return batch, heads, kv_heads, queries, keys, dim, value_dim
+
+
+def _place_of_bias(name: str, bias: Tensor | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if bias is None:
+        return (0,) * 5
+    if bias.shape != shape:
+        raise BackendError(f"the native kernel cannot take a {name} of shape {tuple(bias.shape)} for weights {shape}")
+    kind = torch.bool if bias.dtype is torch.bool and name == "bias" else torch.float32
+    return *place_of_rows(name, bias[..., :1], kind, (*shape[:3], 1)), bias.stride(3)  # keys may lie apart
+
+
+def list_tokens(drop_ratio: Tensor, seed: Tensor, num_heads: int, num_keys: int, rows: Tensor) -> None:
+    """Write which tokens the token pattern keeps, int64 (B, kept), as rows of (B * num_keys) tokens.
+
+    Raises:
+        BackendError: names what does not fit.
+    """
+    batch, num_kept = rows.shape
+    check_numbers(batch=batch, heads=num_heads, keys=num_keys)
+    check_draw(drop_ratio, seed, seed, [PATTERNS.index("token"), 0, 0, 0, 0], num_keys)
+    check_whole("rows", rows, torch.int64, (batch, max(1, round((1 - drop_ratio.item()) * num_keys))))
+    sizes = batch, num_heads, num_keys, num_kept, torch.get_num_threads()
+    kernel().tokens(drop_ratio.data_ptr(), seed.data_ptr(), *sizes, rows.data_ptr())
 
 
 @functools.cache

@@ -12,8 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkey.errors import BackendError
+from dropkey.ops.cpu.door import check_whole, place_of_rows
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
-from dropkey.ops.cpu.operators import DRAW, final, grads_fake, rows, token_major
+from dropkey.ops.cpu.operators import (
+    DRAW,
+    LAYOUT_TAGS,
+    as_bits,
+    check_transforms,
+    final,
+    from_bits,
+    grads_fake,
+    of_type,
+    rows,
+    token_major,
+)
 
 __all__ = ["mixed_operator", "pack_mixing"]
 
@@ -31,7 +44,7 @@ _SCHEMAS = (
 
 _library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
-    _library.define(_schema)
+    _library.define(_schema, tags=LAYOUT_TAGS)
 
 mixed_operator = torch.ops.dropkey.cpu_mixed_attention.default
 _backward_operator = torch.ops.dropkey.cpu_mixed_attention_backward.default
@@ -56,14 +69,40 @@ def pack_mixing(
         grads: of the factors, likewise; all None in the forward pass.
         plain: the plain attention's output.
         mixed: see above.
+
+    Raises:
+        BackendError: names what does not fit.
     """
+    _check_mixing(factors, statistics, grads, plain, mixed)
     addresses = [0 if t is None else t.data_ptr() for t in (*factors, *statistics, *grads)]
-    tensors = [n for t in (plain, mixed) for n in _place(t)]
-    return MIXING_LAYOUT.pack(training, eps, *addresses, *tensors)
+    places = [
+        (0,) * 4 if tensor is None else place_of_rows(name, tensor, mixed.dtype, mixed.shape)
+        for name, tensor in (("plain", plain), ("mixed", mixed))
+    ]
+    return MIXING_LAYOUT.pack(training, eps, *addresses, *places[0], *places[1])
 
 
-def _place(tensor: Tensor | None) -> tuple[int, ...]:
-    return (0,) * 4 if tensor is None else (tensor.data_ptr(), *tensor.stride()[:3])
+def _check_mixing(
+    factors: Sequence[Tensor | None],
+    statistics: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    plain: Tensor | None,
+    mixed: Tensor,
+) -> None:
+    heads = mixed.shape[1]
+    shapes = ((heads, heads), (heads,), (heads,), (1,))
+    for name, factor, grad, shape in zip(("theta", "gain", "offset", "identity"), factors, grads, shapes, strict=True):
+        check_whole(name, factor, torch.float32, shape)
+        check_whole(f"grad of {name}", grad, torch.float32, shape)
+    for name, sums, shape in zip(("gram", "var"), statistics, shapes, strict=False):
+        check_whole(name, sums, torch.float64, shape)
+    if (plain is None) != (factors[3] is None):
+        raise BackendError("the native kernel takes identity and plain together, or neither")
+
+
+def _check_heads(query: Tensor, key: Tensor) -> None:
+    if key.shape[1] != query.shape[1]:
+        raise BackendError(f"the native kernel mixes maps of {query.shape[1]} heads, and cannot share {key.shape[1]}")
 
 
 def _forward(
@@ -80,6 +119,7 @@ def _forward(
     scale: float,
     *draw: Any,
 ) -> tuple[Tensor, ...]:
+    _check_heads(query, key)
     # The packed call holds addresses alone: all must live until it ran.
     query, key, value, plain = rows(query), rows(key), rows(value), None if plain is None else rows(plain)
     factors = _factors(theta, gain, offset, identity)
@@ -126,6 +166,7 @@ def _backward(
     scale: float,
     *draw: Any,
 ) -> tuple[Tensor, ...]:
+    _check_heads(query, key)
     grad_out, query, key, value, mixed = rows(grad_out), rows(query), rows(key), rows(value), rows(mixed)
     plain = None if plain is None else rows(plain)
     factors = _factors(theta, gain, offset, identity)
@@ -172,8 +213,10 @@ class _MixedAttention(torch.autograd.Function):
         draw = drop_ratio, seed, seed_threshold
         with torch._C._AutoDispatchBelowAutograd():
             outputs: tuple[Tensor, ...] = mixed_operator(*inputs, var, eps, scale, *draw, numbers)
-        ctx.save_for_backward(*inputs, *outputs[1:], *draw)
+        _, mixed, *statistics = outputs
+        ctx.save_for_backward(*inputs, mixed, *map(as_bits, (*statistics, drop_ratio)), seed, seed_threshold)
         ctx.numbers = var is None, eps, scale, numbers
+        ctx.types = [None if t is None else t.dtype for t in (*inputs, mixed)]
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         return outputs
@@ -182,9 +225,15 @@ class _MixedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_out is None:
             return (None,) * 15
-        saved = ctx.saved_tensors
         training, eps, scale, numbers = ctx.numbers
-        given = _backward_operator(grad_out, *saved[:12], training, eps, scale, *saved[12:], numbers)
+        everything = ctx.saved_tensors
+        tensors, rest = everything[:9], everything[9:]
+        saved = [t if t is None else of_type(dtype, t)[0] for t, dtype in zip(tensors, ctx.types, strict=True)]
+        *statistics, ratio, seed, seed_threshold = rest
+        saved += map(from_bits, statistics)
+        draw = from_bits(ratio), seed, seed_threshold
+        (grad_out,) = of_type(ctx.types[0], grad_out)
+        given = _backward_operator(grad_out, *saved, training, eps, scale, *draw, numbers)
         causes = [t for t in (grad_out, *saved[:8]) if t is not None]
         grad_query, grad_key, grad_value, *factors, grad_identity = final(given, *causes, message=_NO_SECOND)
         has_identity = saved[7] is not None
@@ -192,6 +241,7 @@ class _MixedAttention(torch.autograd.Function):
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, ...]:
+    check_transforms()
     outputs: tuple[Tensor, ...] = _MixedAttention.apply(*arguments)
     return outputs
 

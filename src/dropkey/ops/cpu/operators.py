@@ -8,11 +8,33 @@ from torch import Tensor
 
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
+from dropkey.ops.layout_of_output import empty_output
+from dropkey.ops.transforms import active_transform, saving_hooks
 
-__all__ = ["DRAW", "attention_operator", "backward_into", "final", "grads_fake", "mask_operator", "rows", "token_major"]
+__all__ = [
+    "DRAW",
+    "LAYOUT_TAGS",
+    "as_bits",
+    "attention_operator",
+    "backward_into",
+    "check_transforms",
+    "final",
+    "from_bits",
+    "grads_fake",
+    "mask_operator",
+    "of_type",
+    "rows",
+    "token_major",
+]
 
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
+
+# A compiler must hand on strides as it has seen them: the output's follow the query's.
+LAYOUT_TAGS = (getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),)
+
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_FLOATS = {integer: floating for floating, integer in _INTEGERS.items()}
 
 _NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
 
@@ -26,7 +48,7 @@ _SCHEMAS = (
 
 _library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
-    _library.define(_schema)
+    _library.define(_schema, tags=LAYOUT_TAGS)
 
 attention_operator = torch.ops.dropkey.cpu_attention.default
 _backward_operator = torch.ops.dropkey.cpu_attention_backward.default
@@ -47,32 +69,39 @@ def rows(tensor: Tensor) -> Tensor:
 
 
 def _kernel_bias(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
-    """The bias as the kernel reads it: bool or float32, -inf where forbidden, expanded without a copy."""
+    """The bias as the kernel reads it: bool or float32, expanded without a copy."""
     if bias is None:
         return None
     if bias.dtype not in (torch.bool, torch.float32):
-        bias = bias.float().masked_fill(bias <= torch.finfo(bias.dtype).min, -torch.inf)
-    return bias.expand(*query.shape[:3], key.shape[2])
+        bias = bias.float()
+    try:
+        return bias.expand(*query.shape[:3], key.shape[2])
+    except RuntimeError:
+        shapes = f"a bias of shape {tuple(bias.shape)} to {(*query.shape[:3], key.shape[2])}"
+        raise BackendError(f"the native kernel cannot broadcast {shapes}: call dropkey.attention") from None
 
 
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
 ) -> tuple[Tensor, Tensor]:
-    query, key, value = rows(query), rows(key), rows(value)
     out, sums = _forward_fake(query, key, value, bias, scale, is_causal, *draw)
+    query, key, value = rows(query), rows(key), rows(value)
     bias = _kernel_bias(bias, query, key)
-    numbers = DrawNumbers(*draw)
+    numbers, dense = DrawNumbers(*draw), rows(out)
     kernel().forward(
-        pack(query, key, value, numbers, scale=scale, is_causal=is_causal, bias=bias, outputs=(out,), sums=sums)
+        pack(query, key, value, numbers, scale=scale, is_causal=is_causal, bias=bias, outputs=(dense,), sums=sums)
     )
-    return out, sums
+    return out if dense is out else out.copy_(dense), sums
 
 
 def _forward_fake(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool, *draw: Any
 ) -> tuple[Tensor, Tensor]:
+    if not query.dim() == key.dim() == value.dim() == 4:
+        shapes = f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
+        raise BackendError(f"the native kernel takes (batch, heads, tokens, head_dim), got {shapes}")
     batch, heads, queries, _ = query.shape
-    out = token_major(query, batch, heads, queries, value.shape[3])
+    out = empty_output(query, batch, heads, queries, value.shape[3])
     return out, query.new_empty((2, batch, heads, queries), dtype=torch.float32)
 
 
@@ -136,8 +165,9 @@ def _backward_fake(
 
 
 def _mask(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
-    like = torch.empty(()).expand(batch, num_heads, num_queries, 1)
-    keys = torch.empty(()).expand(batch, num_heads, num_keys, 1)
+    unread = torch.empty((), dtype=torch.float32, device="cpu")  # whatever the default device
+    like = unread.expand(batch, num_heads, num_queries, 1)
+    keys = unread.expand(batch, num_heads, num_keys, 1)
     mask = _mask_fake(batch, num_heads, num_queries, num_keys, *draw)
     if mask.numel():
         kernel().mask(pack(like, keys, keys, DrawNumbers(*draw)), mask.data_ptr())
@@ -145,7 +175,7 @@ def _mask(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: An
 
 
 def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *draw: Any) -> Tensor:
-    return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool)
+    return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool, device="cpu")
 
 
 class _Final(torch.autograd.Function):
@@ -189,7 +219,9 @@ class _Attention(torch.autograd.Function):
             out, sums = attention_operator(
                 query, key, value, bias, scale, is_causal, drop_ratio, seed, seed_threshold, numbers
             )
-        ctx.save_for_backward(query, key, value, bias, out, sums, drop_ratio, seed, seed_threshold)
+        ctx.dtype = None if saving_hooks() is None else query.dtype
+        exact = (sums, drop_ratio) if ctx.dtype is None else (as_bits(sums), as_bits(drop_ratio))
+        ctx.save_for_backward(query, key, value, bias, out, *exact, seed, seed_threshold)
         ctx.numbers = scale, is_causal, numbers
         ctx.mark_non_differentiable(sums)
         ctx.set_materialize_grads(False)
@@ -199,18 +231,50 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_out is None:
             return (None,) * 10
-        query, key, value, bias, out, sums, *tensors = ctx.saved_tensors
+        query, key, value, bias, out, sums, ratio, *tensors = ctx.saved_tensors
         scale, is_causal, numbers = ctx.numbers
+        if ctx.dtype is not None:  # hooks may have handed tensors on in another type
+            query, key, value, out, grad_out = of_type(ctx.dtype, query, key, value, out, grad_out)
+            sums, ratio = from_bits(sums), from_bits(ratio)
         wanted = bias is not None and ctx.needs_input_grad[3]
         *grads, grad_bias = _backward_operator(
-            grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, *tensors, numbers
+            grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, ratio, *tensors, numbers
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
         return (*final(given, grad_out, query, key, value), *(None,) * 6)
 
 
-def _attach(*arguments: Any) -> tuple[Tensor, Tensor]:
-    outputs: tuple[Tensor, Tensor] = _Attention.apply(*arguments)
+def as_bits(tensor: Tensor) -> Tensor:
+    """Return a floating tensor as the integers that its bits are: hooks on saved tensors leave these alone."""
+    return tensor.view(_INTEGERS[tensor.dtype])
+
+
+def from_bits(tensor: Tensor) -> Tensor:
+    """Undo ``as_bits``."""
+    return tensor.view(_FLOATS[tensor.dtype])
+
+
+def of_type(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    """Return tensors as they were saved, where hooks on saved tensors hand them back in another type."""
+    return [tensor if tensor.dtype is dtype else tensor.to(dtype) for tensor in tensors]
+
+
+def check_transforms() -> None:
+    """Raise a BackendError where something looks into operations that is blind to native code."""
+    transform = active_transform()
+    if transform is not None:
+        raise BackendError(f"backend 'cpu' cannot run this call: {transform}; use backend='auto'")
+
+
+def _attach(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
+    check_transforms()
+    wants = query.requires_grad or key.requires_grad or value.requires_grad or (bias is not None and bias.requires_grad)
+    outputs: tuple[Tensor, Tensor]
+    if wants and torch.is_grad_enabled():
+        outputs = _Attention.apply(query, key, value, bias, *others)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = attention_operator(query, key, value, bias, *others)
     return outputs
 
 

@@ -4,17 +4,23 @@ Composed of torch's own functions it would move much memory to compute little: c
 and summed, gradients of key and value put together, and the gradient of x added up row by row.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dropkey.errors import BackendError
+from dropkey.ops.cpu.door import check_numbers, check_whole
 from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
-from dropkey.ops.cpu.operators import final
+from dropkey.ops.cpu.operators import as_bits, check_transforms, final, from_bits, of_type
 
 __all__ = ["attend_projected", "can_project"]
 
 _STEP = 16  # the kernel reads rows in whole groups of so many values
+_LAYERS = ("x", "weight", "bias", "out_weight", "out_bias")
+_BETWEEN = ("kept", "query", "kv", "out", "sums", "y", "panels", "grad_y", "grad_query", "grad_kv")
+_NAMES = (*_LAYERS, *_BETWEEN, *(f"grad of {name}" for name in _LAYERS))
 _TENSORS = 21  # of a call, in the order of the kernel's own list
 
 
@@ -51,8 +57,9 @@ def attend_projected(
         (B, N, C'), and what the attention gave, (B, N, H * D), to look at: no gradient flows through it.
 
     Raises:
-        BackendError: when it is differentiated twice.
+        BackendError: when something does not fit, or it is differentiated twice, or under a transform of torch.func.
     """
+    check_transforms()
     given = (tensor if tensor is None else tensor.contiguous() for tensor in (x, weight, bias, out_weight, out_bias))
     outputs: tuple[Tensor, Tensor] = _Projected.apply(*given, rows, num_heads, scale)
     return outputs
@@ -79,7 +86,7 @@ class _Projected(torch.autograd.Function):
         given = (x, weight, bias, out_weight, out_bias, rows, kept, query, kv, out, sums, y)
         panels = _panels(weight, out_weight)  # named: a packed call holds addresses alone
         kernel().projected_forward(_pack(num_heads, scale, *given, panels))
-        ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, sums)
+        ctx.save_for_backward(x, weight, out_weight, rows, kept, query, kv, out, as_bits(sums))
         ctx.numbers = num_heads, scale
         ctx.mark_non_differentiable(out)
         ctx.set_materialize_grads(False)
@@ -89,7 +96,9 @@ class _Projected(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_y is None:
             return (None,) * 8
-        x, weight, out_weight, rows, *computed = ctx.saved_tensors
+        x, weight, out_weight, rows, *computed, sums = ctx.saved_tensors
+        x, weight, out_weight = of_type(torch.float32, x, weight, out_weight)
+        computed = [*of_type(torch.float32, *computed), from_bits(sums)]
         wants = ctx.needs_input_grad
         grad_y, panels = grad_y.contiguous(), _panels(weight, out_weight)
         grad_query, grad_kv = torch.empty_like(computed[1]), torch.empty_like(computed[2])
@@ -127,12 +136,44 @@ def _pack(
     *others: Tensor | None,
 ) -> bytes:
     """Lay a call out as the kernel reads it; ``others`` are in the kernel's order, those at the end may be missing."""
+    _check(num_heads, x, weight, bias, out_weight, out_bias, rows, others)
     batch, tokens, width = x.shape
     out_width, dim = out_weight.shape
     sizes = batch, tokens, rows.shape[1], num_heads, dim // num_heads, width, out_width, torch.get_num_threads()
     tensors = (x, weight, bias, out_weight, out_bias, rows, *others)
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     return PROJECTION_LAYOUT.pack(*sizes, scale, *addresses, *(0,) * (_TENSORS - len(addresses)))
+
+
+def _check(
+    num_heads: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    rows: Tensor,
+    others: Sequence[Tensor | None],
+) -> None:
+    if not x.dim() - 1 == weight.dim() == out_weight.dim() == rows.dim() == 2:
+        raise BackendError("the native kernel takes x (B, N, C), two weights (rows, columns) and rows (B, K)")
+    (batch, tokens, width), keys, (out_width, dim) = x.shape, rows.shape[1], out_weight.shape
+    check_numbers(batch=batch, tokens=tokens, heads=num_heads, keys=keys)
+    if any(size < 1 or size % _STEP for size in (width, out_width)) or dim < 1 or dim % (num_heads * _STEP):
+        raise BackendError(f"the native kernel cannot project {width} to {num_heads} heads of {dim} and {out_width}")
+    whole, some = (batch, tokens, dim), (2, batch, keys, dim)
+    shapes = [(batch, tokens, width), (3 * dim, width), (3 * dim,), (out_width, dim), (out_width,)]
+    shapes += [(batch * keys, width), whole, some, whole, (2, batch, num_heads, tokens), (batch, tokens, out_width)]
+    shapes += [(3 * dim * width + out_width * dim,), (batch, tokens, out_width), whole, some, *shapes[:5]]
+    given = (x, weight, bias, out_weight, out_bias, *others)
+    for name, tensor, shape in zip(_NAMES, given, shapes, strict=False):
+        check_whole(name, tensor, torch.float32, shape)
+    check_whole("rows", rows, torch.int64, (batch, keys))
+    lowest, highest = rows.aminmax()
+    if lowest.item() < 0 or highest.item() >= batch * tokens:
+        raise BackendError(
+            f"the native kernel cannot take rows {lowest.item()} to {highest.item()} of {batch * tokens}"
+        )
 
 
 def _panels(weight: Tensor, out_weight: Tensor) -> Tensor:

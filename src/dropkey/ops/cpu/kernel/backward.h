@@ -213,8 +213,8 @@ class Backward {
         Factor unit(p.scale * kLog2e);
         if (p.bias_kind == kFloatBias) {
           load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-          add_bias(logits, to.bias, unit.high, keys);
-          unit = Factor(1);
+          add_bias(logits, to.bias, (float)p.scale, keys);
+          unit = Factor(kLog2e);
         }
         weigh(logits, products, bits, unit, highest[i], share[i], whole ? nullptr : delta + i, keys);
         if (p.grad_bias.data) add_slopes(p, at.batch, at.head, at.first + i, first, products, keys);

@@ -146,7 +146,7 @@ class Forward {
     Factor unit = unit_of();
     if (p.bias_kind == kFloatBias) {
       load_bias(to.bias, p, at.batch, at.head, at.first + i, first, keys);
-      add_bias(logits, to.bias, (float)(p.scale * kLog2e), keys);
+      add_bias(logits, to.bias, (float)p.scale, keys);
     }
     float before = to.highest[i], highest = std::max(before, highest_kept(logits, bits_of(to, at, i, first), keys));
     if (highest > before && before != -kInfinity) shrink(to, i, before - highest, unit);
@@ -159,14 +159,15 @@ class Forward {
     V* weights = (V*)to.weights + i * pitch();
     if (to.uniform[i])
       to.total[i] += fill_ones(weights, bits, keys);
-    else if (to.highest[i] == -kInfinity)
+    else if (to.highest[i] == -kInfinity) {
+      if (any_kept_nan(to.logits + i * pitch(), bits, keys)) to.total[i] = __builtin_nanf("");
       fill_zeros(weights, keys);
-    else
+    } else
       to.total[i] += exponentiate(weights, to.logits + i * pitch(), bits, unit_of(), to.highest[i], keys);
   }
 
-  // What one unit of a logit is in log2, once a bias is in it.
-  Factor unit_of() const { return Factor(p.bias_kind == kFloatBias ? 1 : p.scale * kLog2e); }
+  // What one unit of a logit is in log2: scaled already once a bias is in it.
+  Factor unit_of() const { return Factor(p.bias_kind == kFloatBias ? kLog2e : p.scale * kLog2e); }
 
   const uint8_t* bits_of(const Buffers& to, const Patch& at, long i, long first) const {
     return to.bits + i * at.pitch() + first / 8;
@@ -183,11 +184,12 @@ class Forward {
     Rows<T> out = p.out.rows<T>(at.batch, at.head).from(at.first);
     float* highest = sums_of(p, at.batch, at.head) + at.first;
     for (long i = 0; i < at.rows; ++i) {
-      // Kept keys without a weight have logits that are not numbers: the row is none either.
-      float share = to.total[i] != 0 ? 1 / to.total[i] : to.uniform[i] ? 0 : __builtin_nanf("");
+      // Kept keys without any weight: all their logits are -inf, and the row is as one without an allowed key.
+      bool lost = to.uniform[i] || to.total[i] == 0;
+      float share = to.total[i] != 0 ? 1 / to.total[i] : 0;
       write_row(out.row(i), to.out + i * out_width, p.value_dim, share);
-      // Infinity marks a row without a kept key: its weights do not depend on the logits.
-      highest[i] = to.uniform[i] ? kInfinity : to.highest[i];
+      // Infinity marks a row whose weights do not depend on the logits; a logit of +inf makes a row of NaN instead.
+      highest[i] = lost ? kInfinity : to.highest[i] == kInfinity ? __builtin_nanf("") : to.highest[i];
       highest[p.batch * p.heads * p.queries + i] = share;
     }
   }

@@ -10,6 +10,7 @@
 
 namespace dropkey {
 
+constexpr float kForbidden = -5000;  // a bias from here down forbids its key, as in call.py
 constexpr long kGroup = 16;  // keys are handled in groups, so that rows of bits are whole pairs of bytes
 
 // Keep bits of `rows` queries from `first` on for `keys` keys from `first_key` on, both key numbers whole groups.
@@ -86,7 +87,7 @@ class Keep {
     } else if (p_.bias_kind == kFloatBias) {
       const float* bias = p_.bias.row<float>(at.batch, at.head, i) + at.first_key * p_.bias.key;
       for (long k = 0; k < seen; ++k)
-        if (bias[k * p_.bias.key] <= -__FLT_MAX__) clear_bit(bits, k);
+        if (bias[k * p_.bias.key] <= kForbidden) clear_bit(bits, k);
     }
   }
 

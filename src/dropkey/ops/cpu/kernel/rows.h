@@ -54,19 +54,20 @@ static void redraw_tile(const Keep& keep, const Patch& at, uint8_t* bits, uint8_
   }
 }
 
-// The bias in units of log2, gathered so that a broadcast or strided one costs no more than another.
+// The bias gathered so that a broadcast or strided one costs no more than another.
 static void load_bias(float* to, const Problem& p, long b, long h, long i, long first, long keys) {
   const float* bias = p.bias.row<const float>(b, h, i) + first * p.bias.key;
   long real = std::min(keys, p.keys - first);
   if (p.bias.key == 1)
-    for (long k = 0; k < real; ++k) to[k] = bias[k] * (float)kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = bias[k];
   else
-    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key] * (float)kLog2e;
+    for (long k = 0; k < real; ++k) to[k] = bias[k * p.bias.key];
   for (long k = real; k < keys; ++k) to[k] = 0;
 }
 
-static void add_bias(float* logits, const float* bias, float unit, long keys) {
-  for (long k = 0; k < keys; k += W) store(logits + k, load(logits + k) * splat(unit) + load(bias + k));
+// Scaled logits with the bias on them, rounded once.
+static void add_bias(float* logits, const float* bias, float scale, long keys) {
+  for (long k = 0; k < keys; k += W) store(logits + k, fused(load(logits + k), splat(scale), load(bias + k)));
 }
 
 static void add_slopes(const Problem& p, long b, long h, long i, long first, const float* slopes, long keys) {
@@ -84,6 +85,12 @@ static float highest_kept(const float* logits, const uint8_t* bits, long keys) {
   for (; k < keys; k += W)
     highest[0] = max(highest[0], select(mask_at(bits, (int)(k / W)), load(logits + k), lowest));
   return max_of(max(max(highest[0], highest[1]), max(highest[2], highest[3])));
+}
+
+static bool any_kept_nan(const float* logits, const uint8_t* bits, long keys) {
+  for (long k = 0; k < keys; ++k)
+    if (bit(bits, k) && logits[k] != logits[k]) return true;
+  return false;
 }
 
 // weights = 2^(unit * (logits - highest)) for the kept keys, 0 for the others; returns their sum. Subtracting first makes
@@ -116,13 +123,17 @@ static void weigh(float* logits, float* products, const uint8_t* bits, Factor un
     }
     return;
   }
-  Floats total = {};
+  Floats total = {}, sum = {};
   for (long k = 0; k < keys; k += W) {
     Floats w = weight(k);
     total += w * load(products + k);
+    sum += w;
     store(logits + k, w);
   }
-  Floats mean = splat(sum_of(total));
+  // Weights of queries and keys that a hook on saved tensors has rounded do not sum to 1: their mean must be one all the
+  // same, or what is left of large products is wrong.
+  float all = sum_of(sum), mean_product = sum_of(total);
+  Floats mean = splat(std::fabs(all - 1) > 1e-3f ? mean_product / all : mean_product);
   for (long k = 0; k < keys; k += W) store(products + k, load(logits + k) * (load(products + k) - mean));
 }
 
