@@ -248,6 +248,37 @@ def timm_model(is_dry: bool) -> dict[str, Any]:
     return {"losses": losses, "verify": verified.splitlines()[:3]}
 
 
+def handle_in_a_graph(is_dry: bool) -> dict[str, Any]:
+    """A captured graph of a model drops at the ratios that its handle has when it is replayed."""
+    need_gpu()
+    import timm
+
+    changes = {}
+    for pattern in ("element", "column", dropkey.Block(3)):
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10).train().to("cuda", torch.bfloat16)
+        images = torch.randn(2, 3, 224, 224, device="cuda", dtype=torch.bfloat16)
+        plain = model(images).float()
+        handle = dropkey.apply(model, dropkey.DropKey(0.3, schedule="constant", pattern=pattern))
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side), torch.no_grad():
+            for _ in range(3):
+                model(images)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            out = model(images)
+        found = []
+        for ratio in (0.3, 2**-15, 0.9):
+            handle.drop_ratios = [ratio] * 2
+            graph.replay()
+            torch.cuda.synchronize()
+            found.append(round((out.float() - plain).norm().item(), 4))
+        changes[str(pattern)] = found
+        assert found[1] < 0.5 * found[0] < 0.5 * found[2], f"{pattern}: the output moves by {found}"
+    return {"moved_by": changes}
+
+
 def linear_memory(is_dry: bool) -> dict[str, Any]:
     need_gpu()
     found = {}
@@ -285,7 +316,7 @@ FEATURES = {
     for function in (
         self_test, implicit_seed, repeats_bit_for_bit, no_synchronization, compiled_equals_eager,
         ratio_without_recompiling,
-        cuda_graph, cuda_graph_ratio, checkpointing, two_streams, timm_model, linear_memory,
+        cuda_graph, cuda_graph_ratio, handle_in_a_graph, checkpointing, two_streams, timm_model, linear_memory,
         wide.wide_strides, wide.many_elements, block_at_a_changing_ratio,
     )
 }  # fmt: skip

@@ -19,6 +19,7 @@ FEATURES = (
     "ratio_without_recompiling",
     "cuda_graph",
     "cuda_graph_ratio",
+    "handle_in_a_graph",
     "checkpointing",
     "two_streams",
     "timm_model",

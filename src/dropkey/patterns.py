@@ -136,13 +136,23 @@ class _Window(Pattern):
                 f"{geometry.num_keys} keys: pass the grid_size and num_prefix_tokens of this input"
             )
 
-    def keep(self, seed: Tensor, drop_ratio: Tensor, geometry: Geometry) -> Tensor:
+    def seed_threshold(self, drop_ratio: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """Return what 32 random bits of a patch are compared with, int64 (), on the CPU; see ``seed_probability``."""
+        threshold: Tensor = torch.ops.dropkey.seed_threshold(
+            drop_ratio, *grid_size, self.window_size, self.name == "cross"
+        )
+        return threshold
+
+    def keep(
+        self, seed: Tensor, drop_ratio: Tensor, geometry: Geometry, seed_threshold: Tensor | None = None
+    ) -> Tensor:
         assert geometry.grid_size is not None  # check() has seen to it
         rows, cols = geometry.grid_size
         queries = torch.arange(geometry.num_queries, device=seed.device)[:, None]
         words = _words(seed, self.stream, _num_calls(rows * cols, 4), queries, _heads(geometry, seed))
-        threshold = torch.ops.dropkey.seed_threshold(drop_ratio, rows, cols, self.window_size, self.name == "cross")
-        seeds = (_join(words)[..., : rows * cols] < threshold).unflatten(-1, (rows, cols))
+        threshold = self.seed_threshold(drop_ratio, (rows, cols)) if seed_threshold is None else seed_threshold
+        seeds = _join(words)[..., : rows * cols] < threshold
+        seeds = seeds.view(*seeds.shape[:-1], rows, cols)
         keep_patches = ~self._spread(seeds).flatten(-2)
         if not geometry.num_prefix_tokens:
             return keep_patches

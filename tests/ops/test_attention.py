@@ -9,6 +9,7 @@ from oracles import attention as oracle
 from torch.nn.functional import scaled_dot_product_attention
 
 import dropkey
+from dropkey.ops.backend import Backend
 from dropkey.ops.dispatch import BACKENDS
 
 RUNNABLE = [name for name, backend in BACKENDS.items() if backend.unavailable() is None]
@@ -335,7 +336,7 @@ def test_backends_say_what_works():
 
 
 def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
-    class Broken:
+    class Broken(Backend):
         name = "broken"
 
         def unavailable(self):

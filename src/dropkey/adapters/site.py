@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.forward_pass import Pass, Record, ratio_of_call
@@ -132,7 +133,9 @@ class Site:
         geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
         draw = self._draw(forward, x, geometry)
         assert draw is not None
-        return Selection(kept_tokens(draw, geometry), draw)
+        assert self.drop is not None
+        counted = draw._replace(drop_ratio=ratio_of_call(self.drop.ratio_tensor, x))  # on the CPU: shapes follow it
+        return Selection(kept_tokens(counted, geometry), draw)
 
     def attend_selected(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Run the attention over the keys that ``select_tokens`` has left: nothing more is dropped."""
@@ -269,8 +272,14 @@ class Site:
             return None
         assert isinstance(slot.regularizer, DropKey)
         assert isinstance(slot.regularizer.pattern, Pattern)
-        seed, ratio = forward.seed("drop", like.device), ratio_of_call(slot.ratio_tensor, like)
-        return Draw(slot.regularizer.pattern, ratio, seed, geometry.grid_size, geometry.num_prefix_tokens)
+        pattern, grid_size = slot.regularizer.pattern, geometry.grid_size
+        held, threshold = slot.ratio_tensor, None
+        if like.is_cuda and type(like) is not FakeTensor:
+            held = slot.on_devices.on(like.device, slot.ratio_tensor)
+            threshold = slot.on_devices.seed_threshold(like.device, slot.ratio_tensor, pattern, grid_size)
+        threshold = None if threshold is None else threshold.clone()
+        seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, like)
+        return Draw(pattern, ratio, seed, grid_size, geometry.num_prefix_tokens, threshold)
 
     def _dropped(self, forward: Pass, attn: Tensor, geometry: Geometry, own_rate: float = 0.0) -> Tensor:
         """Return attention weights after dropout, or the very same tensor if none acts."""

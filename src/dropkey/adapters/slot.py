@@ -3,6 +3,7 @@
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from dropkey.adapters.device_ratio import DeviceRatio
 from dropkey.regularizers import Regularizer
 from dropkey.schedules import drawn_ratio
 
@@ -29,6 +30,7 @@ class Slot:
         # A number in memory whatever the default device, and where apply runs on fake tensors or in inference mode.
         with _disable_current_modes(), torch.inference_mode(False):
             self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")
+        self.on_devices = DeviceRatio()
         self.drop_ratio = drop_ratio
 
     @property
@@ -41,6 +43,7 @@ class Slot:
     def drop_ratio(self, value: float) -> None:
         with _disable_current_modes():
             self.ratio_tensor.fill_(value)
+            self.on_devices.fill(self.ratio_tensor)
         self._drop_ratio = float(value)
         self.is_positive = drawn_ratio(value) > 0
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dropkey.errors import ArgumentError
 from dropkey.ops.transforms import check_randomness
-from dropkey.patterns import Geometry, Pattern
+from dropkey.patterns import Block, Cross, Geometry, Pattern
 from dropkey.philox import draw_seed, seed_tensor
 from dropkey.schedules import check_base_ratio
 
@@ -22,10 +22,11 @@ class Draw(NamedTuple):
     """Which keys are dropped: all that a keep mask depends on, besides the shape of the call."""
 
     pattern: Pattern
-    drop_ratio: Tensor  # float64 (), in (0, 1), on the CPU: a tensor, so that a compiled graph can change it
+    drop_ratio: Tensor  # float64 (), in (0, 1), on the CPU or the seed's device: a compiled graph can change it
     seed: Tensor  # int64 (), on the query's device
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
+    seed_threshold: Tensor | None = None  # of block and cross, int64 (): found from the ratio where it is not given
 
     @classmethod
     def of(
@@ -61,6 +62,8 @@ class Draw(NamedTuple):
         """Return the keep mask, bool, broadcastable to (B, H, Nq, Nk)."""
         geometry = Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
         self.pattern.check(geometry)
+        if isinstance(self.pattern, Block | Cross):
+            return self.pattern.keep(self.seed, self.drop_ratio, geometry, self.seed_threshold)
         return self.pattern.keep(self.seed, self.drop_ratio, geometry)
 
 

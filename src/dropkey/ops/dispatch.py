@@ -1,14 +1,14 @@
 """Which backend runs a call.
 
-A new backend is one object with ``name``, ``unavailable``, ``refuses`` and ``attend``, added to ``BACKENDS``: callers
-do not change.
+A new backend is one object of a class derived from ``Backend``, added to ``BACKENDS``: callers do not change.
 """
 
-from typing import Protocol
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from dropkey.errors import ArgumentError, BackendError, did_you_mean, first_line
+from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.backend import Cpu
 from dropkey.ops.ordinary import is_ordinary
@@ -16,25 +16,7 @@ from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
 from dropkey.ops.triton import Triton
 
-__all__ = ["Backend", "attend", "attend_kept", "backends", "check_backend", "is_available", "select"]
-
-
-class Backend(Protocol):
-    """What dispatch asks of a backend."""
-
-    name: str
-
-    def unavailable(self) -> str | None:
-        """Return why this backend cannot run on this machine, or None."""
-
-    def remark(self) -> str | None:
-        """Return what is known of it on this machine besides, or None."""
-
-    def refuses(self, call: AttentionCall) -> str | None:
-        """Return why this backend cannot run this call, or None."""
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        """Return (B, H, Nq, Dv) in the query's dtype."""
+__all__ = ["attend", "attend_kept", "backends", "check_backend", "is_available", "select"]
 
 
 # In the order in which "auto" asks them.
@@ -80,10 +62,14 @@ def select(call: AttentionCall, backend: str) -> Backend:
         BackendError: the backend asked for cannot run here, or cannot run this call.
     """
     if backend == "auto":
-        return next(b for b in BACKENDS.values() if b.unavailable() is None and b.refuses(call) is None)
+        return next(_ready(call))
     chosen = BACKENDS[check_backend(backend)]
     _require(backend, chosen.unavailable() or chosen.refuses(call))
     return chosen
+
+
+def _ready(call: AttentionCall) -> Iterator[Backend]:
+    return (b for b in BACKENDS.values() if b.unavailable() is None and b.refuses(call) is None)
 
 
 def _require(backend: str, refusal: str | None) -> None:
@@ -100,10 +86,21 @@ def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
     if call.is_empty or (call.draw is None and backend != "reference"):
         check_backend(backend)
         return plain(call)
-    chosen = select(call, backend)
+    chosen = _trusted(call, backend)
     if is_ordinary(call.query, call.key, call.value, call.attn_bias):
         return chosen.attend(call)
     return _attend_extraordinary(chosen, call)
+
+
+def _trusted(call: AttentionCall, backend: str) -> Backend:
+    """Return the backend that runs a call, once it has been seen to run such calls rightly."""
+    chosen = select(call, backend)
+    reason = chosen.distrusts(call)
+    if reason is None:
+        return chosen
+    if backend != "auto":
+        _require(backend, reason)
+    return next(b for b in _ready(call) if b is not chosen)
 
 
 def _attend_extraordinary(backend: Backend, call: AttentionCall) -> Tensor:

@@ -12,23 +12,20 @@ import torch
 from torch import Tensor
 
 from dropkey.ops.autocast import without_autocast
+from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.layout_of_output import laid_out
 
 __all__ = ["Reference", "dropped_softmax", "weights"]
 
 
-class Reference:
+class Reference(Backend):
     """Backend that runs anywhere and materializes the attention weights."""
 
     name = "reference"
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
-        return None
-
-    def remark(self) -> str | None:
-        """Return what is known of it on this machine besides, or None."""
         return None
 
     def refuses(self, call: AttentionCall) -> str | None:

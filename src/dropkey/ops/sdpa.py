@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dropkey.ops.autocast import without_autocast
+from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.keep import draw_keep
 from dropkey.ops.layout_of_output import laid_out
@@ -13,17 +14,13 @@ from dropkey.ops.transforms import beyond_one_gradient
 __all__ = ["Sdpa", "plain"]
 
 
-class Sdpa:
+class Sdpa(Backend):
     """Backend for every device and dtype that torch has attention for; the mask takes memory, the weights do not."""
 
     name = "sdpa"
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
-        return None
-
-    def remark(self) -> str | None:
-        """Return what is known of it on this machine besides, or None."""
         return None
 
     def refuses(self, call: AttentionCall) -> str | None:

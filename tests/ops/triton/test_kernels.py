@@ -147,7 +147,7 @@ def test_a_row_that_lost_all_keys(interpreter, dtype, scale):
 
 
 def test_all_rows_lost_pass_nothing_to_query_and_key(interpreter):
-    _, grad_query, grad_key, grad_value = check(interpreter, inputs(), drop_ratio=1 - 2**-20)
+    _, grad_query, grad_key, grad_value = check(interpreter, inputs(), drop_ratio=1 - 2**-16)
     assert (grad_query == 0).all()
     assert (grad_key == 0).all()
     assert (grad_value != 0).any()

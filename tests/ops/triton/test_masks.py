@@ -73,7 +73,7 @@ def test_every_kernel_uses_the_exported_mask(interpreter, pattern, seen):
     assert_exported(interpreter, pattern, seen)
 
 
-@pytest.mark.parametrize("drop_ratio", [2**-20, 0.999])
+@pytest.mark.parametrize("drop_ratio", [2**-16, 0.999])
 def test_extreme_ratios(interpreter, drop_ratio):
     keep = dropkey.keep_mask(*SHAPE, drop_ratio=drop_ratio, seed=4)
     lost = ~keep.any(-1, keepdim=True)  # a row that lost all its keys sees them all

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu import library
 from dropkey.ops.cpu.keep import numbers_of
@@ -17,7 +18,7 @@ __all__ = ["Cpu"]
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-class Cpu:
+class Cpu(Backend):
     """Backend for float32 and bfloat16 on CPUs with a C++ compiler; keep masks are drawn inside and never stored."""
 
     name = "cpu"
@@ -26,10 +27,6 @@ class Cpu:
         """Return why this backend cannot run on this machine, or None."""
         reason: str | None = library.unavailable()
         return reason
-
-    def remark(self) -> str | None:
-        """Return what is known of it on this machine besides, or None."""
-        return None
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""

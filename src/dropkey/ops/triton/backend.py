@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.ordinary import of_somebody
+from dropkey.ops.transforms import active_transform
 from dropkey.ops.triton import operators
 from dropkey.ops.triton.tiles import IS_INTERPRETING, IS_TESTING
 from dropkey.patterns import Block, Column, Cross, Element, Geometry, Token
@@ -27,7 +30,7 @@ PATTERNS = (Element, Column, Token, Block, Cross)
 DESIGNS = ("inline", "stored", "ahead", "off")
 
 
-class Triton:
+class Triton(Backend):
     """Backend for CUDA and ROCm GPUs; with TRITON_INTERPRET=1 set before Triton is imported, slowly on the CPU.
 
     Args:
@@ -68,10 +71,12 @@ class Triton:
             return f"it takes float32, float16 and bfloat16, not {query.dtype}"
         if max(query.shape[-1], call.value.shape[-1]) > MAX_DIM:
             return f"a head dimension is above {MAX_DIM}"
-        reason = _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))
-        return reason or self._why_unsound(call)
+        somebody = of_somebody(query, call.key, call.value, bias)
+        if somebody is not None:
+            return f"a tensor is a {somebody}, not one of torch's own"
+        return active_transform() or _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))
 
-    def _why_unsound(self, call: AttentionCall) -> str | None:
+    def distrusts(self, call: AttentionCall) -> str | None:
         """Test a kind at its first use, if this is no trace of a call: there the operator does it when it runs."""
         if not IS_TESTING or torch.compiler.is_compiling() or type(call.query) not in (Tensor, Parameter):
             return None
@@ -92,7 +97,7 @@ class Triton:
         return {"off": "none", "ahead": "bits"}.get(self.design, name), self.design == "stored"
 
     def attend(self, call: AttentionCall, bits: Tensor | None = None) -> Tensor:
-        """Return (B, H, Nq, Dv) in the query's dtype, laid out as (B, Nq, H, Dv).
+        """Return (B, H, Nq, Dv) in the query's dtype, laid out like the query.
 
         ``bits`` are what ``operators.element_bits`` has drawn beforehand, for the design "ahead".
         """
@@ -119,7 +124,9 @@ def _window_bits(draw: Draw, pattern: Block | Cross, mask_shape: tuple[int, int,
     assert draw.grid_size is not None  # check() has seen to it
     rows, cols = draw.grid_size
     is_cross = isinstance(pattern, Cross)
-    threshold = torch.ops.dropkey.seed_threshold(draw.drop_ratio, rows, cols, pattern.window_size, is_cross)
+    threshold = draw.seed_threshold
+    if threshold is None:
+        threshold = pattern.seed_threshold(draw.drop_ratio, (rows, cols))
     bits: Tensor = operators.window_bits(
         draw.drop_ratio, threshold, draw.seed, *mask_shape, [rows, cols], pattern.window_size, pattern.stream, is_cross
     )

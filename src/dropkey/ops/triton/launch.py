@@ -86,15 +86,18 @@ def launch_forward(launch: Launch, out: Tensor, row_stats: Tensor, bits: Tensor 
     if launch.is_empty:
         out.zero_()
         return
-    c = launch
+    c, written = launch, out if is_near(out) else out.new_empty(out.shape)
     c.run(
         "forward", c.num_heads, "BLOCK_M",
-        c.query, c.key, c.value, c.bias, c.kept if bits is None else bits, c.seed, out, row_stats,
+        c.query, c.key, c.value, c.bias, c.kept if bits is None else bits, c.seed, written, row_stats,
         c.threshold, c.base_scale,
-        c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(),
+        c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, written.stride(),
         c.num_heads, c.num_queries, c.num_keys, PATTERN=c.pattern, STORE=bits is not None,
         LATE=c.bias is None and _SMALLEST_SCALE < c.base_scale < 1 / _SMALLEST_SCALE,
     )  # fmt: skip
+
+    if written is not out:
+        out.copy_(written)
 
 
 def launch_backward(
@@ -111,7 +114,7 @@ def launch_backward(
         for grad in (grad_query, grad_key, grad_value):
             grad.zero_()
         return
-    c, grad_out = launch, near(grad_out)
+    c, out, grad_out = launch, near(out), near(grad_out)
     delta = torch.empty_like(row_stats[0])
     c.run(
         "query", c.num_heads, "BLOCK_M",
@@ -144,8 +147,12 @@ def near(tensor: Tensor) -> Tensor:
 
     Inside of a tile, of at most 128 rows, the kernels count in 32 bits.
     """
-    is_near = tensor.stride(-1) == 1 and tensor.stride(-2) < _FAR
-    return tensor if is_near or tensor.numel() == 0 else tensor.contiguous()
+    return tensor if is_near(tensor) or tensor.numel() == 0 else tensor.contiguous()
+
+
+def is_near(tensor: Tensor) -> bool:
+    """Say whether rows are laid out side by side, and close enough to the next."""
+    return tensor.stride(-1) == 1 and tensor.stride(-2) < _FAR
 
 
 def padded(dim: int) -> int:

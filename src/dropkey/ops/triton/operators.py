@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkey.ops.layout_of_output import empty_output
+from dropkey.ops.triton.door import check_attention, check_backward
 from dropkey.ops.triton.tiles import IS_TESTING
 
 __all__ = ["backward", "element_bits", "forward", "kept_tokens", "window_bits"]
@@ -22,7 +24,7 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 def _empty_forward(query: Tensor, value: Tensor, is_stored: bool) -> tuple[Tensor, Tensor, Tensor]:
     batch, num_heads, num_queries, _ = query.shape
-    out = _empty((batch, num_heads, num_queries, value.shape[-1]), query)
+    out = empty_output(query, batch, num_heads, num_queries, value.shape[-1])
     row_stats = query.new_empty((3, batch, num_heads, num_queries), dtype=torch.float32)
     bits = _empty_bits(query, batch, num_heads, num_queries, value.shape[2]) if is_stored else _no_bits(query)
     return out, row_stats, bits
@@ -137,6 +139,7 @@ def forward(
     from dropkey.ops.triton import self_test, written_out
     from dropkey.ops.triton.launch import Inputs, Launch, launch_forward
 
+    check_attention(query, key, value, attn_bias, kept, drop_ratio, seed, pattern)
     out, row_stats, bits = _empty_forward(query, value, is_stored)
     inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
     if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:
@@ -173,6 +176,8 @@ def backward(
     from dropkey.ops.triton import self_test, written_out
     from dropkey.ops.triton.launch import Inputs, Launch, launch_backward
 
+    check_attention(query, key, value, attn_bias, kept, drop_ratio, seed, pattern)
+    check_backward(query, value, out, row_stats, grad_out)
     grads = _empty_backward(query, key, value)
     inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
     if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:

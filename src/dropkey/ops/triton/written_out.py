@@ -55,7 +55,8 @@ def backward(inputs: Inputs, grad_out: Tensor, grad_query: Tensor, grad_key: Ten
 
 
 def _sum_groups(total: Tensor, each: Tensor) -> None:
-    total.copy_(each.unflatten(1, (total.shape[1], -1)).sum(2))
+    batch, num_heads, *rest = each.shape
+    total.copy_(each.view(batch, total.shape[1], -1, *rest).sum(2) if num_heads else each)
 
 
 def keep_mask(inputs: Inputs) -> Tensor:
