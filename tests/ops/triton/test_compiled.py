@@ -100,7 +100,7 @@ def test_the_kernels_of_windows_compile(target, reach):
 
 def test_a_row_of_the_table():
     cells = resources.table_row("forward", torch.bfloat16, 64).split(" | ")
-    assert cells[:3] == ["| bfloat16, 64", "forward", "128, 64, 8, 2; 128, 32, 4, 2"]
+    assert cells[:3] == ["| bfloat16, 64", "forward", "128, 64, 8, 2; 64, 32, 4, 3; 128, 32, 4, 2"]
     assert [cell.split(" / ")[1] for cell in cells[3:]] == ["0"] * 4
 
 
@@ -109,7 +109,7 @@ def test_instructions_of_the_loop():
     drawn, read = (
         resources.loop_instructions(resources.Variant("forward", pattern=pattern), tile, "sm_90") for pattern in (0, 3)
     )
-    assert 12 < read["all"] < drawn["all"] < 20
+    assert 12 < read["all"] < drawn["all"] < 22
     assert 9 / 8 <= drawn["IMAD.WIDE"] < 2
 
 
