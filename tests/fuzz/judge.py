@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from fuzz.calls import Call, truth
 
 import dropkey
 from dropkey.ops.dispatch import BACKENDS
+from fuzz.calls import Call, truth
 
 __all__ = ["RUNNABLE", "Verdict", "judge", "takes"]
 
@@ -34,7 +34,9 @@ def judge(call: Call, number: int, backends=("cpu", "reference", "auto")) -> lis
     """Run a call on backends; raise an AssertionError for another mask, shape, type or layout, or what is no number."""
     batch, heads, queries, _ = call.shape
     generator = torch.Generator().manual_seed(number + 1)
-    grad_out = torch.randn(batch, heads, queries, call.tensors[2].shape[3], generator=generator).to(call.tensors[0].dtype)
+    grad_out = torch.randn(batch, heads, queries, call.tensors[2].shape[3], generator=generator).to(
+        call.tensors[0].dtype
+    )
     wanted, keep = truth(call, grad_out)
     check_masks(call, keep)
     torchs = call.run("sdpa", grad_out)
