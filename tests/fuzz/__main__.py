@@ -1,9 +1,10 @@
 """Run random calls and print what they showed: ``PYTHONPATH=tests python -m fuzz 10000 [--first 0] [--large 1000]``
 
-Each call runs forward and backward on every backend that works here; masks, shapes, types and layouts must be right, and
-nothing may crash. Errors are counted against the accuracy rule: at most twice torch's own attention (backend sdpa) with
-the same mask, plus two eps of the largest value. They are maxima over a tensor, so where a tensor has few entries torch's
-may be small by luck: calls with an axis below 8 are counted apart. So are logits of standard deviation 25 to 900.
+Each call runs forward and backward on every backend that works here; masks, shapes, types and layouts must be right,
+and nothing may crash. Errors are counted against the accuracy rule: at most twice torch's own attention (backend sdpa)
+with the same mask, plus two eps of the largest value. They are maxima over a tensor, so where a tensor has few entries
+torch's may be small by luck: calls with an axis below 8 are counted apart. So are logits of standard deviation 25 to
+900.
 """
 
 import argparse

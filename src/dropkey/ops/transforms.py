@@ -32,9 +32,7 @@ def beyond_fused(device: torch.device) -> str | None:
     if kinds.count(_functorch.TransformType.Grad) > 1:
         return "a gradient of a gradient is being taken"
     is_batched = _functorch.TransformType.Vmap in kinds and device.type == "cpu"
-    return (
-        "torch.vmap is active, which would run torch's attention on one example after another" if is_batched else None
-    )
+    return "torch.vmap is active, which would run it on one example after another" if is_batched else None
 
 
 def saving_hooks() -> object:
