@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     errors: tuple[tuple[str, float, float], ...]
 
     def beyond(self, factor: float) -> list[str]:
-        """Return what of out and the gradients of query, key and value exceeds ``factor`` times torch's error and eps."""
+        """Return which of out, dq, dk and dv exceed ``factor`` times torch's error and eps."""
         return [name for name, ours, torchs in self.errors if name in NAMES and not ours <= factor * torchs + factor]
 
 
