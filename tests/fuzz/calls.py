@@ -40,7 +40,7 @@ class Call(NamedTuple):
     @property
     def shape(self):
         """(B, H, Nq, Nk), after broadcasting."""
-        query, key, value = self.tensors
+        query, key, _ = self.tensors
         batch, heads = (max(t.shape[axis] for t in self.tensors) for axis in (0, 1))
         return batch, heads, query.shape[2], key.shape[2]
 

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from fuzz.calls import Call, truth
 
 import dropkey
 from dropkey.ops.dispatch import BACKENDS
+from fuzz.calls import Call, truth
 
 __all__ = ["RUNNABLE", "Verdict", "judge", "takes"]
 
@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     errors: tuple[tuple[str, float, float], ...]
 
     def beyond(self, factor: float) -> list[str]:
-        """Return which of out and the gradients of query, key and value exceed ``factor`` times torch's error and eps."""
+        """Return which of out, dq, dk and dv exceed ``factor`` times torch's error and eps."""
         return [name for name, ours, torchs in self.errors if name in NAMES and not ours <= factor * torchs + factor]
 
 

@@ -3,7 +3,6 @@
 import random
 
 import torch
-from fuzz.calls import run_around
 from oracles.attention import gradients_at_once
 from torch import nn
 from torch.nn import functional as F
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 import dropkey
 from dropkey.adapters.site import site_of
 from dropkey.ops.dispatch import BACKENDS
+from fuzz.calls import run_around
 
 __all__ = ["LOOPS", "Sliced", "judge_module"]
 

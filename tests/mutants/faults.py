@@ -28,18 +28,24 @@ REATTENTION = "tests/ops/test_reattention.py"
 MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
+CORE = "tests/test_core_faults.py"
 
 FAULTS = [
     # Seen in public copies.
-    Fault("-1e-30 for -1e30: nothing is dropped", "ops/reference.py", "DROPPED = -1e30", "DROPPED = -1e-30"),
+    Fault(
+        "-1e-12 for -1e12: nothing is dropped",
+        "ops/reference.py",
+        "torch.where(visible.any(-1, keepdim=True), -torch.inf, 0.0)",
+        "logits - 1e-12",
+    ),
     Fault(
         "mask after the softmax: dropout without rescaling",
         "ops/reference.py",
-        "        logits = torch.where(keep, logits, DROPPED)\n    if allowed is None:",
-        "        return logits.softmax(-1) * keep\n    if allowed is None:",
+        "        visible = keep & allowed\n",
+        "        return torch.where(allowed, logits, -torch.inf).softmax(-1) * keep\n",
     ),
     Fault("no training guard", "adapters/slot.py", "and (training or self.sampling)", "", TIMM),
-    Fault("scale from the token axis", "ops/attention.py", "query.shape[-1] ** -0.5", "query.shape[-2] ** -0.5"),
+    Fault("scale from the token axis", "ops/operands.py", "query.shape[3] ** -0.5", "query.shape[2] ** -0.5"),
     Fault(
         "finite number added in half precision",
         "ops/reference.py",
@@ -49,8 +55,8 @@ FAULTS = [
     Fault(
         "padding milder than the drop",
         "ops/reference.py",
-        "torch.where(allowed | ~has_key, logits, -torch.inf)",
-        "torch.where(allowed | ~has_key, logits, -1e9)",
+        "logits = torch.where(allowed, logits, -torch.inf)",
+        "logits = torch.where(allowed, logits, -1.0)",
     ),
     Fault(
         "one mask for all queries",
@@ -98,7 +104,7 @@ FAULTS = [
     ),
     Fault("ranks draw alike", "philox.py", "if rank else seed", "if rank < 0 else seed", "tests/test_philox.py"),
     # Arithmetic.
-    Fault("scale forgotten", "ops/reference.py", "call.scale * call.query.to(dtype)", "call.query.to(dtype)"),
+    Fault("scale forgotten", "ops/reference.py", "call.scale * (call.query.to(dtype)", "(call.query.to(dtype)"),
     Fault("scale not handed on", "ops/sdpa.py", "attn_mask=mask, scale=call.scale", "attn_mask=mask"),
     Fault(
         "bias forgotten",
@@ -106,7 +112,7 @@ FAULTS = [
         "mask = torch.where(has_kept, bias, 0.0)",
         "mask = torch.where(has_kept, bias * 0, 0.0)",
     ),
-    Fault("smallest number not forbidden", "ops/call.py", "~(allowed <= torch", "~(allowed < torch"),
+    Fault("smallest number not forbidden", "ops/call.py", "<= FORBIDDEN)", "< -torch.inf)"),
     Fault("causal forgotten", "ops/call.py", "if self.is_causal:", "if False:"),
     Fault("causal aligned at the other end", "ops/call.py", ".tril()", ".tril(num_keys - num_queries)"),
     Fault("heads tiled", "ops/call.py", "t.repeat_interleave(repeats, dim=1)", "t.repeat(1, repeats, 1, 1)"),
@@ -125,8 +131,8 @@ FAULTS = [
     Fault(
         "a gradient for dropped keys",
         "ops/reference.py",
-        "torch.where(keep, logits, DROPPED)",
-        "torch.where(keep, logits, logits * 1e-3 + DROPPED / 1e30)",
+        "torch.where(visible.any(-1, keepdim=True), -torch.inf, 0.0)",
+        "torch.where(visible.any(-1, keepdim=True), -torch.inf, logits * 1e-3)",
     ),
     Fault(
         "the row without keys is NaN",
@@ -137,8 +143,8 @@ FAULTS = [
     Fault(
         "ratio 0 takes another way",
         "ops/dispatch.py",
-        "if call.draw is None and backend",
-        "if backend is None and backend",
+        "call.is_empty or (call.draw is None and backend",
+        "call.is_empty or (backend is None and backend",
     ),
     Fault(
         "seed ignored",
@@ -168,7 +174,7 @@ FAULTS = [
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
     Fault("applied twice", "adapters/handle.py", "elif getattr(site, slot_name) is not None:", "elif False:", HANDLE),
     Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
-    Fault("settings of the schedule", "adapters/settings.py", "site.name: slot.drop_ratio", "site.name: 0.0", SETTINGS),
+    Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(
         "ratios without memory", "adapters/slot.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
     ),
@@ -205,7 +211,7 @@ FAULTS = [
     ),
     Fault("padding seen again", "ops/reattention.py", "change.where(allowed, 0)", "change", MIXING),
     Fault(
-        "a checkpoint counts a batch twice", "ops/statistics.py", "if not _is_recomputing():", "if True:", REATTENTION
+        "a checkpoint counts a batch twice", "ops/statistics.py", "if not is_recomputing():", "if True:", REATTENTION
     ),
     Fault(
         "mixing in training only",
@@ -287,8 +293,8 @@ FAULTS = [
     Fault(
         "zeros for a query that is not a number",
         "ops/cpu/kernel/forward.h",
-        'to.uniform[i] ? 0 : __builtin_nanf("")',
-        "0",
+        'to.total[i] = __builtin_nanf("")',
+        "to.total[i] += 0",
         "tests/ops/test_attention.py",
     ),
     Fault(
@@ -386,7 +392,7 @@ FAULTS = [
     Fault(
         "a fused batch counted twice under a checkpoint",
         "ops/statistics.py",
-        "norm.num_batches_tracked is None or _is_recomputing()",
+        "norm.num_batches_tracked is None or is_recomputing()",
         "norm.num_batches_tracked is None",
         MIXED,
     ),
@@ -468,17 +474,10 @@ FAULTS = [
         IN_PLACE,
     ),
     Fault(
-        "padding read after the logits were widened",
-        "adapters/class_swap.py",
-        "logits.masked_fill(logits <= torch.finfo(logits.dtype).min / 2, -torch.inf)",
-        "logits",
-        PRECISION,
-    ),
-    Fault(
         "types under autocast left as they come",
-        "adapters/class_swap.py",
-        "    if not torch.is_autocast_enabled(kind):\n        return list(tensors)",
-        "    if True:\n        return list(tensors)",
+        "ops/autocast.py",
+        "not torch.is_autocast_enabled(kind):\n        return list(tensors)",
+        "True:\n        return list(tensors)",
         PRECISION,
     ),
     Fault(
@@ -505,8 +504,110 @@ FAULTS = [
     Fault(
         "token selection forgets the other regulariser",
         "adapters/site.py",
-        "if not isinstance(pattern, Token) or not alone or",
-        "if not isinstance(pattern, Token) or",
+        "isinstance(pattern, Token) and alone and",
+        "isinstance(pattern, Token) and",
         "tests/adapters/test_token_selection.py",
     ),
+    # What the core once got wrong.
+    Fault(
+        "the door takes any type",
+        "ops/cpu/door.py",
+        "        or tensor.dtype is not dtype\n        or tensor.shape != shape\n        or not tensor.is_cpu",
+        "        or tensor.shape != shape\n        or not tensor.is_cpu",
+        CORE,
+    ),
+    Fault("the door takes any draw", "ops/cpu/door.py", "if not 0 <= drop_ratio.item() < 1:", "if False:", CORE),
+    Fault("rows anywhere", "ops/cpu/projected.py", "highest.item() >= batch * tokens", "False", CORE),
+    Fault(
+        "transforms reach native code", "ops/cpu/operators.py", "    if transform is not None:", "    if False:", CORE
+    ),
+    Fault(
+        "a shared batch is not shared",
+        "ops/operands.py",
+        "if any(size not in (1, batch) for size in sizes):",
+        "if len(set(sizes)) > 1:",
+        CORE,
+    ),
+    Fault("groups unasked", "ops/operands.py", "elif grouped and all(", "elif all(", CORE),
+    Fault(
+        "no gradient for a scale",
+        "ops/operands.py",
+        "query * scale.reshape(())",
+        "query * scale.detach().reshape(())",
+        CORE,
+    ),
+    Fault(
+        "causal bias forgotten",
+        "ops/operands.py",
+        "        return None, True\n",
+        "        return None, is_causal\n",
+        CORE,
+    ),
+    Fault("forbidden from the smallest number", "ops/call.py", "FORBIDDEN = -5000.0", "FORBIDDEN = -3e38", CORE),
+    Fault("the kernel forbids less", "ops/cpu/kernel/keep.h", "kForbidden = -5000", "kForbidden = -3e38f", CORE),
+    Fault(
+        "overflow is no number",
+        "ops/cpu/kernel/forward.h",
+        "to.total[i] != 0 ? 1 / to.total[i] : 0",
+        "1 / to.total[i]",
+        CORE,
+    ),
+    Fault("some overflow is none", "ops/cpu/kernel/simd.h", "x = max(splat(lowest / factor.high), x);", "", CORE),
+    Fault("floats as seeds", "philox.py", "return operator.index(seed)", "return int(seed)", CORE),
+    Fault(
+        "any layout",
+        "ops/layout_of_output.py",
+        "if in_order.stride() == _dense_strides(in_order.shape):",
+        "if True:",
+        CORE,
+    ),
+    Fault("heads first", "ops/layout_of_output.py", "return 0, 2, 1, 3", "return 0, 1, 2, 3", CORE),
+    Fault("the slot's ratio in the call", "adapters/forward_pass.py", "return ratio.clone()", "return ratio", CORE),
+    Fault("the caller's ratio in the call", "ops/call.py", "torch.float64, copy=True)", "torch.float64)", CORE),
+    Fault("any recomputation will do", "adapters/recomputation.py", "if before == settings:", "if True:", CORE),
+    Fault(
+        "a checkpoint inside runs around",
+        "adapters/class_swap.py",
+        "and _autograd_state() != self.autograd:",
+        "and False:",
+        CORE,
+    ),
+    Fault(
+        "hooks round the sums",
+        "ops/cpu/operators.py",
+        "as_bits(sums), as_bits(drop_ratio)",
+        "sums, as_bits(drop_ratio)",
+        CORE,
+    ),
+    Fault(
+        "a copy is the same handle",
+        "adapters/slot.py",
+        'which is no longer the same in a copy."""',
+        'which is the same in a copy."""\n\n    def __deepcopy__(self, memo):\n        return self',
+        CORE,
+    ),
+    Fault(
+        "wrappers in names",
+        "adapters/names.py",
+        "is_wrapper = last in _WRAPPERS or (",
+        "is_wrapper = False and (",
+        CORE,
+    ),
+    Fault("global hooks unheard", "ops/as_written.py", "!= _CALLS or _hears_globally():", "!= _CALLS:", CORE),
+    Fault(
+        "a forward of the class unseen",
+        "ops/as_written.py",
+        "_FORWARDS.get(type(m), type(m).forward) is type(m).forward",
+        "True",
+        CORE,
+    ),
+    Fault(
+        "weights of any class", "ops/as_written.py", "p is None or type(p) is nn.Parameter for p", "True for p", CORE
+    ),
+    Fault(
+        "vmap unasked", "ops/transforms.py", "_functorch.RandomnessType.Error", "_functorch.RandomnessType.Same", CORE
+    ),
+    Fault("verify counts no seeds", "adapters/verify.py", "if len(set(seeds)) < len(seeds):", "if False:", CORE),
+    Fault("verify takes any grid", "adapters/grid_of_pass.py", "if drawn != grid and", "if False and", CORE),
+    Fault("verify trusts the fast path", "adapters/verify.py", "        _check_whole_module(site, record)\n", "", CORE),
 ]

@@ -85,7 +85,22 @@ assert all(made)
 print(len(made), "calls")
 """
 
-# A planted fault: the values of a problem said to have more keys than their memory.
+# Random calls and modules, with all that runs around them.
+RANDOM_CALLS = """
+import torch, warnings
+from fuzz.calls import random_call
+from fuzz.judge import judge
+from fuzz.modules import judge_module
+warnings.filterwarnings("ignore", message=".*use_reentrant.*")
+torch.set_num_threads(2)
+for number in range(600):
+    dtype = torch.bfloat16 if number % 4 == 0 else torch.float32
+    judge(random_call(number, dtype=dtype, large=number % 10 == 0), number, ["cpu"])
+    judge_module(number)
+print(number + 1, "calls")
+"""
+
+# A planted fault: the values of a problem said to have more keys than their memory, past the door.
 FAULT = """
 import torch
 from dropkey.ops.call import Draw
@@ -95,6 +110,8 @@ import dropkey
 q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 90, 8), torch.randn(1, 1, 60, 8)
 numbers = numbers_of(Draw.of(dropkey.Element(), 0.3, 4, q.device))
 out, sums = torch.empty_like(q), torch.empty(2, 1, 1, 4)
+library.place_of_rows = lambda name, tensor, dtype, shape: (tensor.data_ptr(), *tensor.stride()[:3])
+library._sizes = lambda query, key, value: (1, 1, 1, 4, 90, 8, 8)
 library.kernel().forward(library.pack(q, k, v, numbers, outputs=(out,), sums=sums))
 """
 
@@ -116,6 +133,7 @@ def sanitized(script, folder):
         "DROPKEY_CACHE_DIR": str(folder),
         "LD_PRELOAD": f"{runtime.resolve()} {_path_of('libstdc++.so', compiler).resolve()}",
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]),
     }
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
 
@@ -141,6 +159,12 @@ def test_every_kind_of_projected_call_stays_inside_its_memory(folder):
     done = sanitized(PROJECTED_CALLS, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "16 calls" in done.stdout
+
+
+def test_random_calls_stay_inside_their_memory(folder):
+    done = sanitized(RANDOM_CALLS, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "600 calls" in done.stdout
 
 
 def test_the_sanitizer_sees_a_read_past_the_end(folder):

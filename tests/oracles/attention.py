@@ -53,6 +53,9 @@ def gradients_at_once(query, key, value, keep, allowed, grad_out, bias=0.0, scal
     """Output, and gradients of query, key, value, logits and scale."""
     out, attn, _ = attention_at_once(query, key, value, keep, allowed, bias, scale)
     grad_attn = np.einsum("bhqd,bhkd->bhqk", grad_out, value)
+    # Relative to the likeliest key, or a weight of nearly 1 would take all of its product away.
+    likeliest = attn.argmax(-1, keepdims=True) if attn.size else np.zeros((*attn.shape[:3], 1), dtype=int)
+    grad_attn = grad_attn - np.take_along_axis(grad_attn, likeliest, -1)
     grad_logits = attn * (grad_attn - (attn * grad_attn).sum(-1, keepdims=True)) * (keep & allowed)
     grad_query = scale * np.einsum("bhqk,bhkd->bhqd", grad_logits, key)
     grad_key = scale * np.einsum("bhqk,bhqd->bhkd", grad_logits, query)

@@ -143,7 +143,8 @@ def dense_bias(attn_bias: Any, is_causal: bool, lengths: tuple[int, ...], device
     Raises:
         ArgumentError: a CausalBias for other numbers of queries and keys than ``lengths``.
     """
-    causal = None if type(attn_bias) in _PLAIN else sys.modules.get("torch.nn.attention.bias")  # slow to import
+    is_usual = attn_bias is None or type(attn_bias) in _PLAIN
+    causal = None if is_usual else sys.modules.get("torch.nn.attention.bias")  # slow to import
     if causal is None or not isinstance(attn_bias, causal.CausalBias):
         return attn_bias, is_causal
     if (attn_bias.seq_len_q, attn_bias.seq_len_kv) != lengths:

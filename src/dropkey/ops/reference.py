@@ -45,9 +45,10 @@ def weights(call: AttentionCall, keep: Tensor | None) -> Tensor:
     """Return the attention weights (B, H, Nq, Nk) of a call under a keep mask, in float32 (float64 for float64)."""
     call = call.expanded()
     dtype = torch.promote_types(call.query.dtype, torch.float32)
-    logits = call.scale * (call.query.to(dtype) @ call.key.to(dtype).mT)
-    if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
-        logits = logits + call.attn_bias.to(dtype)
+    with without_autocast(call.query):
+        logits = call.scale * (call.query.to(dtype) @ call.key.to(dtype).mT)
+        if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
+            logits = logits + call.attn_bias.to(dtype)
     return dropped_softmax(logits, keep, call.allowed())
 
 

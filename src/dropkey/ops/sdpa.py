@@ -9,7 +9,7 @@ from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu.keep import draw_keep
 from dropkey.ops.layout_of_output import laid_out
-from dropkey.ops.transforms import beyond_one_gradient
+from dropkey.ops.transforms import beyond_fused
 
 __all__ = ["Sdpa", "plain"]
 
@@ -25,7 +25,7 @@ class Sdpa(Backend):
 
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
-        return beyond_one_gradient()
+        return beyond_fused(call.query.device)
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Return (B, H, Nq, Dv) in the query's dtype."""

@@ -5,7 +5,7 @@ from torch._C import _functorch
 
 from dropkey.errors import ArgumentError
 
-__all__ = ["active_transform", "beyond_one_gradient", "check_randomness", "saving_hooks"]
+__all__ = ["active_transform", "beyond_fused", "check_randomness", "saving_hooks"]
 
 
 def active_transform() -> str | None:
@@ -20,14 +20,19 @@ def active_transform() -> str | None:
     return "forward-mode differentiation is active" if _is_forward_mode() else None
 
 
-def beyond_one_gradient() -> str | None:
+def beyond_fused(device: torch.device) -> str | None:
     """Return the name of a transform that torch's fused attention does not have a formula for, or None."""
     if torch.compiler.is_compiling():
         return None
     if _is_forward_mode():
         return "forward-mode differentiation is active"
-    gradients = [level for level in _levels() if level.key() == _functorch.TransformType.Grad]
-    return "a gradient of a gradient is being taken" if len(gradients) > 1 else None
+    if not torch._C._are_functorch_transforms_active():
+        return None
+    kinds = [level.key() for level in _levels()]
+    if kinds.count(_functorch.TransformType.Grad) > 1:
+        return "a gradient of a gradient is being taken"
+    is_batched = _functorch.TransformType.Vmap in kinds and device.type == "cpu"
+    return "torch.vmap is active, which would run it on one example after another" if is_batched else None
 
 
 def saving_hooks() -> object:

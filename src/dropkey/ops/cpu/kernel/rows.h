@@ -123,17 +123,23 @@ static void weigh(float* logits, float* products, const uint8_t* bits, Factor un
     }
     return;
   }
-  Floats total = {}, sum = {};
+  Floats total = {};
   for (long k = 0; k < keys; k += W) {
     Floats w = weight(k);
     total += w * load(products + k);
-    sum += w;
     store(logits + k, w);
   }
-  // Weights of queries and keys that a hook on saved tensors has rounded do not sum to 1: their mean must be one all the
-  // same, or what is left of large products is wrong.
-  float all = sum_of(sum), mean_product = sum_of(total);
-  Floats mean = splat(std::fabs(all - 1) > 1e-3f ? mean_product / all : mean_product);
+  // The mean once more, of what is left: a weight close to 1 takes nearly all of its product away, and what remains is
+  // exact only if the mean is. It also mends weights of rounded queries and keys, which do not sum to 1.
+  Floats mean = splat(sum_of(total)), rest = {};
+  for (long k = 0; k < keys; k += W) {
+    Floats left = load(products + k) - mean;
+    rest += load(logits + k) * left;
+    store(products + k, left);
+  }
+  // Less than float64 could tell from the mean counts as nothing, as it does in the reference.
+  float little = sum_of(rest);
+  mean = splat(std::fabs(little) > 1.1e-16f * std::fabs(mean[0]) ? little : 0);
   for (long k = 0; k < keys; k += W) store(products + k, load(logits + k) * (load(products + k) - mean));
 }
 
