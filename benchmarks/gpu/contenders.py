@@ -89,7 +89,6 @@ def contenders() -> dict[str, Callable[[list[Tensor]], Attend]]:
     return {
         "dropkey inline": functools.partial(ours, name="inline"),
         "dropkey off": functools.partial(ours, name="off"),
-        "dropkey as shipped": functools.partial(ours, name=""),
         "dropkey stored": functools.partial(ours, name="stored"),
         "dropkey ahead": functools.partial(ours, name="ahead"),
         "sdpa flash": functools.partial(torchs, backend=SDPBackend.FLASH_ATTENTION),
