@@ -116,7 +116,7 @@ def self_tests(sections: Mapping[str, Entry]) -> str:
 def aims(sections: Mapping[str, Entry]) -> str:
     """Return by size what the draw costs, against the kernel without it and against torch's cuDNN attention."""
     names = [
-        (own, base) for own in ("inline", "stored", "ahead", "as shipped") for base in ("dropkey off", "sdpa cudnn")
+        (own, base) for own in ("inline", "stored", "ahead") for base in ("dropkey off", "sdpa cudnn")
     ]
     rows = [["size and direction", *(f"{own}/{base.split()[1]}" for own, base in names)]]
     for case in measured(sections, "time"):
