@@ -18,8 +18,7 @@ from dropkey.adapters.recomputation import Acting, PassMemory, random_state
 from dropkey.adapters.slot import MixSlot, Slot
 from dropkey.errors import ArgumentError, BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
-from dropkey.ops.cpu.keep import kept_tokens
-from dropkey.ops.dispatch import attend, attend_kept
+from dropkey.ops.dispatch import attend, attend_kept, kept_tokens
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.layout_of_output import laid_out
 from dropkey.ops.mixed_attention import attend_mixed, refuses

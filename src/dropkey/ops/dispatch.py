@@ -9,14 +9,16 @@ from torch import Tensor
 
 from dropkey.errors import ArgumentError, BackendError, did_you_mean, first_line
 from dropkey.ops.backend import Backend
-from dropkey.ops.call import AttentionCall
+from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.cpu.backend import Cpu
+from dropkey.ops.cpu.keep import kept_tokens as tokens_kept_here
 from dropkey.ops.ordinary import is_ordinary
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
-from dropkey.ops.triton import Triton
+from dropkey.ops.triton import Triton, kept_rows
+from dropkey.patterns import Geometry
 
-__all__ = ["attend", "attend_kept", "backends", "check_backend", "is_available", "select"]
+__all__ = ["attend", "attend_kept", "backends", "check_backend", "is_available", "kept_tokens", "select"]
 
 
 # In the order in which "auto" asks them.
@@ -112,6 +114,20 @@ def _attend_extraordinary(backend: Backend, call: AttentionCall) -> Tensor:
         raise BackendError(
             f"backend {backend.name!r} cannot attend with {kinds}: {first_line(error)}; pass plain float tensors"
         ) from error
+
+
+def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
+    """Return the tokens that the token pattern keeps, the fastest way there is on their device.
+
+    Args:
+        draw: with its ratio on the CPU, since the shape of what is returned follows it.
+        geometry: of the call.
+
+    Returns:
+        int64 (B, number of kept), as rows of (B * N) tokens, image by image in the order of the keys or of their ranks.
+    """
+    rows = kept_rows(draw, geometry) if draw.seed.is_cuda else None
+    return tokens_kept_here(draw, geometry) if rows is None else rows
 
 
 def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:

@@ -50,10 +50,18 @@ class Gpu:
     def __call__(self, function: str, *args: Any, **options: Any) -> Any:
         global DEVICE
         DEVICE = "cuda"
+        _trust_kernels()
         return moved(globals()[function](*moved(args, DEVICE), **moved(options, DEVICE)), "cpu")
 
     def close(self) -> None:
         pass
+
+
+def _trust_kernels() -> None:
+    """Run the kernels themselves, planted faults too: nothing stands in for one that fails its own test."""
+    from dropkey.ops.triton import backend, operators
+
+    backend.IS_TESTING = operators.IS_TESTING = False
 
 
 def moved(value: Any, device: str) -> Any:
@@ -81,16 +89,16 @@ def attend(query, key, value, grad_out, *, design="inline", ratio_in_memory=Fals
 
     threshold_of, BACKENDS["triton"].design = launch.threshold_of, design
     if ratio_in_memory:
-        launch.threshold_of = lambda ratio: ratio
+        launch.threshold_of = lambda ratio: ratio.to(DEVICE)
     try:
         return _attend(dropkey, query, key, value, grad_out, **options)
     finally:
         launch.threshold_of, BACKENDS["triton"].design = threshold_of, "inline"
 
 
-def _attend(dropkey, query, key, value, grad_out, **options):
+def _attend(dropkey, query, key, value, grad_out, backend="triton", **options):
     leaves = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
-    out = dropkey.attention(*leaves, backend="triton", **options)
+    out = dropkey.attention(*leaves, backend=backend, **options)
     out.backward(grad_out)
     return [out.detach(), *(leaf.grad for leaf in leaves)]
 
@@ -119,6 +127,19 @@ def kept_tokens(batch, heads, keys, drop_ratio, seed):
     return operators.kept_tokens(ratio, seed, batch, heads, keys)
 
 
+def kept_rows(batch, heads, keys, drop_ratio, seed):
+    """Return the rows of the tokens that the pattern "token" keeps, as the backend lists them."""
+    import torch
+
+    import dropkey
+    from dropkey.ops.call import Draw
+    from dropkey.ops.triton import kept_rows as rows_of
+    from dropkey.patterns import Geometry
+
+    draw = Draw.of(dropkey.Token(), drop_ratio, seed, torch.device(DEVICE))
+    return rows_of(draw, Geometry(batch, heads, 1, keys))
+
+
 def tile(*sizes):
     """Set the tile that every kernel uses; without sizes, the default again."""
     from dropkey.ops.triton import launch
@@ -143,6 +164,7 @@ def load(folder):
         "windows",
         "single_pass",
         "launch",
+        "mask_test",
         "written_out",
         "self_test",
     ):
@@ -203,6 +225,31 @@ def far_apart(row_stride):
     return max(float((a - b).abs().max()) for a, b in zip(got, want, strict=True))
 
 
+def is_mask_right(pattern, spoiled=False):
+    """Return what the self-test says of a mask in memory, of which a kernel has written one bit wrong if spoiled."""
+    import torch
+
+    from dropkey.ops.triton import mask_test
+
+    fills = ("fill_kept_tokens", "fill_element_bits", "fill_window_bits")
+    own = {name: getattr(mask_test, name) for name in fills}
+
+    def spoil(name):
+        def fill(kept, *args):
+            own[name](kept, *args)
+            kept.view(torch.uint8)[..., -1, 0] ^= 1
+
+        return fill
+
+    ratio, seed = torch.tensor(0.4, dtype=torch.float64), torch.tensor(5, device=DEVICE)
+    try:
+        for name in fills if spoiled else ():
+            setattr(mask_test, name, spoil(name))
+        return mask_test.written_mask(pattern, 2, 24, 40, ratio, seed)[1]
+    finally:
+        vars(mask_test).update(own)
+
+
 def self_tested(pattern, fault=None, **options):
     """Attend through dispatch with the self-test on; return output, gradients, warnings and what ``backends`` says."""
     import warnings
@@ -210,7 +257,7 @@ def self_tested(pattern, fault=None, **options):
     import torch
 
     import dropkey
-    from dropkey.ops.triton import backend, launch, operators, self_test
+    from dropkey.ops.triton import backend, launch, mask_test, operators, self_test
 
     state_of = torch.get_rng_state if DEVICE == "cpu" else torch.cuda.get_rng_state
     torch.manual_seed(1)
@@ -229,9 +276,10 @@ def self_tested(pattern, fault=None, **options):
         unmoved = bool(torch.equal(state_of(), state))
         return answers, [str(w.message) for w in seen], dropkey.backends()["triton"], unmoved, tensors
     finally:
-        backend.IS_TESTING = operators.IS_TESTING = DEVICE == "cuda"
+        backend.IS_TESTING = operators.IS_TESTING = False
         launch._KERNELS.update(kernels)
         launch.launch_backward = self_test.launch_backward = launch_backward
+        self_test.written_mask = mask_test.written_mask
         self_test.forget()
 
 
@@ -265,6 +313,15 @@ def _plant(fault, launch, self_test):
         tensors[-1][..., 3, :] += 0.5
 
     launch_backward = launch.launch_backward
+    if fault == "wrong mask":
+        written_mask = self_test.written_mask
+
+        def written(pattern, *args):
+            kept, _ = written_mask(pattern, *args)
+            kept[..., -1, 0] = not kept[..., -1, 0].any()
+            return kept, False
+
+        self_test.written_mask = written
     if fault == "compile error":
         launch._KERNELS["query"] = Broken()
     if fault == "wrong gradient":

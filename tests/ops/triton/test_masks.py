@@ -61,6 +61,13 @@ def test_tokens_of_any_number(interpreter, keys, drop_ratio):
     assert torch.equal(kept, want)
 
 
+def test_rows_of_kept_tokens(interpreter):
+    rows = interpreter("kept_rows", 3, 2, 100, 0.3, 77)
+    keep = dropkey.keep_mask(3, 2, 1, 100, drop_ratio=0.3, pattern="token", seed=77)[:, 0, 0]
+    assert rows.shape == (3, 70)
+    assert rows.flatten().tolist() == keep.flatten().nonzero().flatten().tolist()
+
+
 @pytest.mark.parametrize("seen", [seen_key_value, seen_query])
 def test_the_backward_kernels_use_the_exported_mask(interpreter, seen):
     assert_exported(interpreter, "element", seen)

@@ -59,3 +59,18 @@ def test_a_kernel_that_fails_is_not_used(interpreter, pattern, fault, why):
     assert why in state
     assert unmoved
     assert_right(answers, tensors, pattern, CASES[pattern])
+
+
+@pytest.mark.parametrize("pattern", ["token", "block", "cross"])
+def test_a_mask_that_is_written_wrong_is_not_used(interpreter, pattern):
+    answers, warnings, state, _, tensors = interpreter("self_tested", pattern, "wrong mask", **CASES[pattern])
+    assert len(warnings) == 1
+    assert f"the mask that they write for {pattern} is another one" in state
+    assert_right(answers, tensors, pattern, CASES[pattern])
+
+
+def test_written_masks_are_compared_with_the_pattern(interpreter):
+    """The self-test sees a bit that differs: what the kernels write is spoiled here after they wrote it."""
+    for pattern in ("token", "block", "cross", "bits"):
+        assert interpreter("is_mask_right", pattern)
+        assert not interpreter("is_mask_right", pattern, spoiled=True)

@@ -15,18 +15,8 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.door import check_whole, place_of_rows
 from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
-from dropkey.ops.cpu.operators import (
-    DRAW,
-    LAYOUT_TAGS,
-    as_bits,
-    check_transforms,
-    final,
-    from_bits,
-    grads_fake,
-    of_type,
-    rows,
-    token_major,
-)
+from dropkey.ops.cpu.operators import DRAW, grads_fake, rows, token_major
+from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
 
 __all__ = ["mixed_operator", "pack_mixing"]
 
@@ -241,7 +231,7 @@ class _MixedAttention(torch.autograd.Function):
 
 
 def _attach(*arguments: Any) -> tuple[Tensor, ...]:
-    check_transforms()
+    check_transforms("cpu")
     outputs: tuple[Tensor, ...] = _MixedAttention.apply(*arguments)
     return outputs
 

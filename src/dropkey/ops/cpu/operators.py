@@ -9,20 +9,16 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
 from dropkey.ops.layout_of_output import empty_output
-from dropkey.ops.transforms import active_transform, saving_hooks
+from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
+from dropkey.ops.transforms import saving_hooks
 
 __all__ = [
     "DRAW",
-    "LAYOUT_TAGS",
-    "as_bits",
+    "NO_SECOND",
     "attention_operator",
     "backward_into",
-    "check_transforms",
-    "final",
-    "from_bits",
     "grads_fake",
     "mask_operator",
-    "of_type",
     "rows",
     "token_major",
 ]
@@ -30,13 +26,7 @@ __all__ = [
 # Plain numbers travel in one list, since torch's autograd wrapper takes time for every argument of the schema.
 DRAW = "Tensor drop_ratio, Tensor seed, Tensor seed_threshold, int[] numbers"
 
-# A compiler must hand on strides as it has seen them: the output's follow the query's.
-LAYOUT_TAGS = (getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),)
-
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
-_FLOATS = {integer: floating for floating, integer in _INTEGERS.items()}
-
-_NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
+NO_SECOND = "backend 'cpu' has no second derivative; use backend='reference'"
 
 _SCHEMAS = (
     "cpu_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal, "
@@ -178,26 +168,6 @@ def _mask_fake(batch: int, num_heads: int, num_queries: int, num_keys: int, *dra
     return torch.empty((batch, num_heads, num_queries, num_keys), dtype=torch.bool, device="cpu")
 
 
-class _Final(torch.autograd.Function):
-    """A gradient that cannot be differentiated again, and says so instead of counting as a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, message: str, *causes: Tensor) -> Tensor:
-        ctx.message = message
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise BackendError(ctx.message)
-
-
-def final(grads: Sequence[Tensor | None], *causes: Tensor, message: str = _NO_SECOND) -> tuple[Tensor | None, ...]:
-    """Return gradients such that differentiating them once more, where somebody might, is an error."""
-    if not torch.is_grad_enabled():
-        return tuple(grads)
-    return tuple(grad if grad is None else _Final.apply(grad, message, *causes) for grad in grads)
-
-
 class _Attention(torch.autograd.Function):
     """The autograd formula. Written out, because torch's ``register_autograd`` takes twice the time per call."""
 
@@ -241,33 +211,11 @@ class _Attention(torch.autograd.Function):
             grad_out, query, key, value, bias, out, sums, wanted, scale, is_causal, ratio, *tensors, numbers
         )
         given: tuple[Tensor | None, ...] = (*grads, grad_bias if wanted else None)
-        return (*final(given, grad_out, query, key, value), *(None,) * 6)
-
-
-def as_bits(tensor: Tensor) -> Tensor:
-    """Return a floating tensor as the integers that its bits are: hooks on saved tensors leave these alone."""
-    return tensor.view(_INTEGERS[tensor.dtype])
-
-
-def from_bits(tensor: Tensor) -> Tensor:
-    """Undo ``as_bits``."""
-    return tensor.view(_FLOATS[tensor.dtype])
-
-
-def of_type(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
-    """Return tensors as they were saved, where hooks on saved tensors hand them back in another type."""
-    return [tensor if tensor.dtype is dtype else tensor.to(dtype) for tensor in tensors]
-
-
-def check_transforms() -> None:
-    """Raise a BackendError where something looks into operations that is blind to native code."""
-    transform = active_transform()
-    if transform is not None:
-        raise BackendError(f"backend 'cpu' cannot run this call: {transform}; use backend='auto'")
+        return (*final(given, grad_out, query, key, value, message=NO_SECOND), *(None,) * 6)
 
 
 def _attach(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
-    check_transforms()
+    check_transforms("cpu")
     wants = query.requires_grad or key.requires_grad or value.requires_grad or (bias is not None and bias.requires_grad)
     outputs: tuple[Tensor, Tensor]
     if wants and torch.is_grad_enabled():

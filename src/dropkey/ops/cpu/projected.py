@@ -13,7 +13,8 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.door import check_numbers, check_whole
 from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
-from dropkey.ops.cpu.operators import as_bits, check_transforms, final, from_bits, of_type
+from dropkey.ops.cpu.operators import NO_SECOND
+from dropkey.ops.saved_tensors import as_bits, check_transforms, final, from_bits, of_type
 
 __all__ = ["attend_projected", "can_project"]
 
@@ -59,7 +60,7 @@ def attend_projected(
     Raises:
         BackendError: when something does not fit, or it is differentiated twice, or under a transform of torch.func.
     """
-    check_transforms()
+    check_transforms("cpu")
     given = (tensor if tensor is None else tensor.contiguous() for tensor in (x, weight, bias, out_weight, out_bias))
     outputs: tuple[Tensor, Tensor] = _Projected.apply(*given, rows, num_heads, scale)
     return outputs
@@ -121,7 +122,7 @@ class _Projected(torch.autograd.Function):
         )
         kernel().projected_backward(_pack(*ctx.numbers, *given))
         asked = (grad if want else None for grad, want in zip(grads, wants, strict=False))
-        return *final(tuple(asked), grad_y, x, weight, out_weight), None, None, None
+        return *final(tuple(asked), grad_y, x, weight, out_weight, message=NO_SECOND), None, None, None
 
 
 def _pack(

@@ -91,7 +91,7 @@ def launch_forward(launch: Launch, out: Tensor, row_stats: Tensor, bits: Tensor 
         "forward", c.num_heads, "BLOCK_M",
         c.query, c.key, c.value, c.bias, c.kept if bits is None else bits, c.seed, written, row_stats,
         c.threshold, c.base_scale,
-        c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, written.stride(),
+        strides(c.query), strides(c.key), strides(c.value), c.bias_strides, strides(written),
         c.num_heads, c.num_queries, c.num_keys, PATTERN=c.pattern, STORE=bits is not None,
         LATE=c.bias is None and _SMALLEST_SCALE < c.base_scale < 1 / _SMALLEST_SCALE,
     )  # fmt: skip
@@ -120,15 +120,15 @@ def launch_backward(
         "query", c.num_heads, "BLOCK_M",
         c.query, c.key, c.value, c.bias, c.kept, c.seed, out, grad_out, row_stats, delta, grad_query,
         c.threshold, c.base_scale, c.scale,
-        c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, out.stride(), grad_out.stride(),
-        grad_query.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(), PATTERN=c.pattern,
+        strides(c.query), strides(c.key), strides(c.value), c.bias_strides, strides(out), strides(grad_out),
+        strides(grad_query), c.num_heads, c.num_queries, c.num_keys, delta.numel(), PATTERN=c.pattern,
     )  # fmt: skip
     c.run(
         "key_value", c.key.shape[1], "BLOCK_N",
         c.query, c.key, c.value, c.bias, c.kept, c.seed, grad_out, row_stats, delta, grad_key, grad_value,
         c.threshold, c.base_scale, c.scale,
-        c.query.stride(), c.key.stride(), c.value.stride(), c.bias_strides, grad_out.stride(), grad_key.stride(),
-        grad_value.stride(), c.num_heads, c.num_queries, c.num_keys, delta.numel(), PATTERN=c.pattern,
+        strides(c.query), strides(c.key), strides(c.value), c.bias_strides, strides(grad_out), strides(grad_key),
+        strides(grad_value), c.num_heads, c.num_queries, c.num_keys, delta.numel(), PATTERN=c.pattern,
     )  # fmt: skip
 
 
@@ -140,6 +140,11 @@ def forced_tile(name: str, tile: Tile) -> Iterator[None]:
         yield
     finally:
         del _forced[name]
+
+
+def strides(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides of batch, head and token; the last one is 1. What a launch is told costs time."""
+    return tensor.stride()[:3]
 
 
 def near(tensor: Tensor) -> Tensor:

@@ -66,11 +66,11 @@ def compile_ahead(variant: Variant, tile: Tile, target: str) -> Any:
     for place, name in enumerate(kernel.arg_names):
         kind = signature[name]
         if isinstance(kind, tuple):
-            attributes |= {(place, axis): _MULTIPLE_OF_16 for axis in range(len(kind) - 1)}
+            attributes |= {(place, axis): _MULTIPLE_OF_16 for axis in range(3)}
         elif kind.startswith("*"):
             attributes[(place,)] = _MULTIPLE_OF_16
-    values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    values |= {(kernel.arg_names.index(name), 3): 1 for name in signature if name.endswith("_strides")}
+    values: dict[tuple[int, ...], Any] = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    values[(kernel.arg_names.index("bias_strides"), 3)] = 1
     source = ASTSource(kernel, signature, values, attributes)
     return triton.compile(
         source, target=TARGETS[target], options={"num_warps": tile.num_warps, "num_stages": tile.num_stages}
@@ -136,7 +136,7 @@ def _constants(variant: Variant, tile: Tile) -> dict[str, Any]:
 
 def _signature(name: str, variant: Variant) -> Any:
     if name.endswith("_strides"):
-        return ("i32", "i32", "i32", "constexpr")
+        return ("i32", "i32", "i32", "constexpr") if name == "bias_strides" else ("i32", "i32", "i32")
     if name == "threshold" or name.startswith("num_"):
         return "i32"
     if name in ("scale", "logit_scale"):

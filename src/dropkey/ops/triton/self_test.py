@@ -14,14 +14,19 @@ from torch import Tensor
 
 from dropkey.ops.triton import written_out
 from dropkey.ops.triton.launch import Inputs, Launch, launch_backward, launch_forward, padded
+from dropkey.ops.triton.mask_test import IN_MEMORY, written_mask
 
-__all__ = ["Inputs", "Kind", "forget", "outcomes", "why_refused", "why_unsound"]
+__all__ = ["Inputs", "Kind", "forget", "outcomes", "trusts_tokens", "why_refused", "why_unsound"]
 
 _LENGTH = 320  # several tiles of every kind, and with the next number a last one that is not whole
 _SEED = 0x5EED
 _CAPTURING = "their first use is in the capture of a CUDA graph: call once before capturing"
-_IN_MEMORY = ("token", "block", "cross", "bits")  # patterns whose mask lies in memory
 _OUTCOMES: dict["Kind", str | None] = {}
+_TOKENS: dict[torch.device, bool] = {}
+
+
+class WrongMaskError(Exception):
+    """A kernel has written another mask than the pattern's."""
 
 
 class Kind(NamedTuple):
@@ -29,7 +34,7 @@ class Kind(NamedTuple):
 
     pattern: str
     is_stored: bool
-    bias: str
+    bias: torch.dtype | None
     dtype: torch.dtype
     block_dim: int
     is_causal: bool
@@ -40,12 +45,13 @@ class Kind(NamedTuple):
         """Return the kind of a call."""
         query, bias = inputs.query, inputs.attn_bias
         block_dim = padded(max(query.shape[-1], inputs.value.shape[-1]))
-        kind_of_bias = "no bias" if bias is None else f"bias {str(bias.dtype)[6:]}"
-        return cls(inputs.pattern, is_stored, kind_of_bias, query.dtype, block_dim, inputs.is_causal, query.device)
+        bias_dtype = None if bias is None else bias.dtype
+        return cls(inputs.pattern, is_stored, bias_dtype, query.dtype, block_dim, inputs.is_causal, query.device)
 
     def __str__(self) -> str:
         extras = (["stored"] if self.is_stored else []) + (["causal"] if self.is_causal else [])
-        return ", ".join([self.pattern, self.bias, str(self.dtype)[6:], f"D {self.block_dim}", *extras])
+        bias = "no bias" if self.bias is None else f"bias {str(self.bias)[6:]}"
+        return ", ".join([self.pattern, bias, str(self.dtype)[6:], f"D {self.block_dim}", *extras])
 
 
 def outcomes() -> dict[str, str]:
@@ -56,6 +62,20 @@ def outcomes() -> dict[str, str]:
 def forget() -> None:
     """Test every kind again at its next use."""
     _OUTCOMES.clear()
+    _TOKENS.clear()
+
+
+def trusts_tokens(device: torch.device) -> bool:
+    """Say whether the kernel that chooses tokens is right on a GPU; tests it when first asked."""
+    if device not in _TOKENS:
+        seed = torch.full((), _SEED, dtype=torch.int64, device=device)
+        ratio = torch.full((), 0.4, dtype=torch.float64, device="cpu")
+        try:
+            _TOKENS[device] = written_mask("token", 2, 1, _LENGTH + 5, ratio, seed)[1]
+        except Exception as error:
+            _TOKENS[device] = False
+            warnings.warn(f"dropkey's Triton kernel for tokens did not run: {error}", RuntimeWarning, stacklevel=2)
+    return _TOKENS[device]
 
 
 def why_refused(inputs: Inputs, is_stored: bool = False) -> str | None:
@@ -81,6 +101,8 @@ def _tested(inputs: Inputs, is_stored: bool) -> str | None:
         return _CAPTURING
     try:
         errors = _errors(_small(inputs), is_stored)
+    except WrongMaskError as error:
+        return f"{error}; torch's attention is used instead"
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return f"they did not run ({type(error).__name__}: {lines[0]}); torch's attention is used instead"
@@ -132,8 +154,10 @@ def _small(inputs: Inputs) -> Inputs:
     seed = torch.full((), _SEED, dtype=torch.int64, device=device)
     ratio = torch.full((), 0.4, dtype=torch.float64, device=inputs.drop_ratio.device)
     kept = None
-    if inputs.pattern in _IN_MEMORY:
-        kept = _small_kept(inputs.pattern, 2 * group, num_queries, num_keys, device)
+    if inputs.pattern in IN_MEMORY:
+        kept, is_right = written_mask(inputs.pattern, 2 * group, num_queries, num_keys, ratio, seed)
+        if not is_right:
+            raise WrongMaskError(f"the mask that they write for {inputs.pattern} is another one")
     return inputs._replace(
         query=tensors[0], key=tensors[1], value=tensors[2], attn_bias=bias, kept=kept, drop_ratio=ratio, seed=seed
     )
@@ -141,12 +165,6 @@ def _small(inputs: Inputs) -> Inputs:
 
 def _length(tokens: int) -> int:
     return _LENGTH if tokens % 16 == 0 else _LENGTH + 5
-
-
-def _small_kept(pattern: str, num_heads: int, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    if pattern == "token":
-        return _scattered((1, num_keys), device, 7) % 5 > 1
-    return (_scattered((1, num_heads, num_queries, (num_keys + 7) // 8), device, 8) % 256).to(torch.uint8)
 
 
 def _small_bias(bias: Tensor, num_queries: int, num_keys: int, query: Tensor) -> Tensor:

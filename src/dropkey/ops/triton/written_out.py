@@ -11,6 +11,7 @@ from torch import Tensor
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.reference import weights
 from dropkey.ops.triton.launch import Inputs
+from dropkey.ops.triton.mask_test import unpacked
 from dropkey.patterns import Column, Element, Geometry
 
 __all__ = ["backward", "forward", "keep_mask"]
@@ -71,5 +72,4 @@ def keep_mask(inputs: Inputs) -> Tensor:
     assert inputs.kept is not None
     if inputs.pattern == "token":
         return inputs.kept.view(torch.bool)[:, None, None]
-    bits = inputs.kept[..., None] >> torch.arange(8, dtype=torch.uint8, device=inputs.kept.device)
-    return (bits & 1).bool().flatten(-2)[..., :num_keys]
+    return unpacked(inputs.kept, num_keys)
