@@ -96,6 +96,6 @@ def random_state(inputs: tuple[Any, ...]) -> Hashable | None:
         state = torch.default_generator.get_state()
         return hash(ctypes.string_at(state.data_ptr(), state.numel()))
     if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-        generator = torch.cuda.default_generators[device.index]
+        generator = torch.cuda.default_generators[tensor.get_device()]
         return generator.initial_seed(), generator.get_offset()
     return None

@@ -47,9 +47,9 @@ class Draw(NamedTuple):
         """
         if not isinstance(drop_ratio, Tensor):
             drop_ratio = torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
-        elif drop_ratio.dim() or not drop_ratio.is_floating_point():
-            shape = tuple(drop_ratio.shape)
-            raise ArgumentError(f"drop_ratio must be one floating number, got {drop_ratio.dtype} of shape {shape}")
+        elif drop_ratio.dim() or not drop_ratio.is_floating_point() or (drop_ratio.is_meta and device.type != "meta"):
+            found = f"{drop_ratio.dtype} of shape {tuple(drop_ratio.shape)} on {drop_ratio.device}"
+            raise ArgumentError(f"drop_ratio must be one floating number, got {found}")
         else:
             drop_ratio = drop_ratio.detach().to(torch.float64, copy=True)
         if seed is None:
