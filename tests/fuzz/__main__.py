@@ -19,7 +19,6 @@ from fuzz.calls import Call, random_call
 from fuzz.judge import RUNNABLE, judge
 from fuzz.modules import judge_module
 
-
 ERRORS = collections.defaultdict(list)  # of every kind of call and backend, in eps, over out, dq, dk and dv
 
 
