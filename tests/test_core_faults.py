@@ -884,6 +884,14 @@ def test_acting_in_the_recomputation_alone(use_reentrant):
         out.sum().backward()
 
 
+def test_what_draws_nothing_may_be_recomputed_with_any_random_state():
+    model = Plain().train()
+    dropkey.apply(model, dropkey.ReAttention())
+    x = normal(2, 6, 16).requires_grad_()
+    checkpoint(model, x, use_reentrant=False, preserve_rng_state=False).sum().backward()
+    assert x.grad is not None
+
+
 def test_ratios_may_change_between_steps_under_checkpoints():
     model = Plain().train()
     handle = dropkey.apply(model, dropkey.DropKey(0.4, schedule="constant"))

@@ -56,8 +56,9 @@ def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
         ArgumentError: neither an integer (NumPy's too) nor an integer tensor of shape ().
     """
     if isinstance(seed, Tensor):
-        if seed.dim() or seed.dtype not in _INTEGERS:
-            raise ArgumentError(f"seed must be one integer, got {seed.dtype} of shape {tuple(seed.shape)}")
+        if seed.dim() or seed.dtype not in _INTEGERS or (seed.is_meta and device.type != "meta"):
+            found = f"{seed.dtype} of shape {tuple(seed.shape)} on {seed.device}"
+            raise ArgumentError(f"seed must be one integer, got {found}")
         return seed.to(device=device, dtype=torch.int64)
     return torch.full((), _signed(_integer(seed)), dtype=torch.int64, device=device)
 

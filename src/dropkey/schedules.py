@@ -22,6 +22,7 @@ __all__ = [
     "ratios",
 ]
 
+_DRAWN_AS_0, _DRAWN_AS_1 = 0.5 / 65536, 1 - 0.5 / 65536
 _STEPS = "ratios are drawn in steps of 1/65536, so it must be 0 or between 7.63e-06 and 0.99999"
 
 Schedule = str | Sequence[float] | Callable[[float, int], Sequence[float]]
@@ -92,7 +93,7 @@ def check_drop_ratio(drop_ratio: float) -> float:
         raise ArgumentError(f"drop_ratio must be a number in [0, 1), got {drop_ratio!r}") from None
     if not 0 <= value < 1:
         raise ArgumentError(f"drop_ratio must be in [0, 1), got {drop_ratio!r}: it is the share of keys dropped")
-    if drawn_ratio(value) == 1:
+    if value >= _DRAWN_AS_1:
         raise ArgumentError(f"drop_ratio {drop_ratio!r} would be drawn as 1: {_STEPS}")
     return value
 
@@ -103,7 +104,7 @@ def check_base_ratio(drop_ratio: float) -> float:
     Ratios are drawn in steps of 1/65536. What a schedule makes of a ratio may be smaller, and then counts as 0.
     """
     value = check_drop_ratio(drop_ratio)
-    if value > 0 and drawn_ratio(value) == 0:
+    if 0 < value <= _DRAWN_AS_0:
         raise ArgumentError(f"drop_ratio {drop_ratio!r} would be drawn as 0: {_STEPS}")
     return value
 

@@ -9,6 +9,7 @@ torch's may be small by luck: calls with an axis below 8 are counted apart. So a
 
 import argparse
 import collections
+import statistics
 import time
 import warnings
 
@@ -17,6 +18,8 @@ import torch
 from fuzz.calls import Call, random_call
 from fuzz.judge import RUNNABLE, judge
 from fuzz.modules import judge_module
+
+ERRORS = collections.defaultdict(list)  # of every kind of call and backend, in eps, over out, dq, dk and dv
 
 
 def main(calls: int, first: int, large: int) -> None:
@@ -44,7 +47,10 @@ def judged(call: Call, number: int, count: collections.Counter, failures: list[s
     except Exception as error:
         failures.append(f"call {number}: {type(error).__name__}: {error}")
         return
+    kind = kind_of(call)
+    ERRORS[kind, "sdpa"] += [torchs for _, _, torchs in verdicts[0].errors[:4]]
     for verdict in verdicts:
+        ERRORS[kind, verdict.backend] += [ours for _, ours, _ in verdict.errors[:4]]
         for factor in (2, 4):
             exceeding = verdict.beyond(factor)
             count[verdict.backend, factor] += bool(exceeding)
@@ -65,6 +71,8 @@ def report(counts: dict[str, collections.Counter], failures: list[str]) -> None:
         backends = sorted({key[0] for key in count if isinstance(key, tuple)})
         each = (f"{name} {count[name, 2]} and {count[name, 4]}" for name in backends)
         print(f"{kind}: {count['calls']} calls; beyond the rule, and beyond twice the rule: {', '.join(each)}")
+        medians = (f"{name} {statistics.median(ERRORS[kind, name]):.2f}" for name in ("sdpa", *backends))
+        print(f"  median error in eps of the largest value: {', '.join(medians)}")
     print(f"{len(failures)} failures", *failures[:20], sep="\n  ")
 
 

@@ -9,7 +9,7 @@ from fuzz.modules import judge_module
 
 OTHERS = [name for name in (*RUNNABLE, "auto") if name not in ("sdpa", "triton")]
 pytestmark = pytest.mark.filterwarnings("ignore:.*use_reentrant.*")
-FEW, MANY = range(300), range(1000, 6000)
+FEW, MANY = range(250), range(1000, 6000)
 
 
 @pytest.fixture(autouse=True)

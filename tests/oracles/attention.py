@@ -42,7 +42,7 @@ def attention_at_once(query, key, value, keep, allowed, bias=0.0, scale=1.0):
     logits = scale * np.einsum("bhqd,bhkd->bhqk", query, key) + np.where(allowed, bias, 0.0)
     seen = keep & allowed & (logits > -np.inf)
     highest = np.where(seen, logits, -np.inf).max(-1, keepdims=True)
-    weight = np.where(seen, np.exp(logits - np.where(np.isfinite(highest), highest, 0.0)), 0.0)
+    weight = np.exp(np.where(seen, logits - np.where(np.isfinite(highest), highest, 0.0), -np.inf))
     lost = allowed & ~(keep & allowed).any(-1, keepdims=True)  # every allowed key is dropped: uniform over them
     weight = np.where(lost, 1.0, weight)
     attn = weight / np.maximum(weight.sum(-1, keepdims=True), 1e-300)

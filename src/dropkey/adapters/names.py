@@ -4,17 +4,27 @@ from torch import nn
 
 __all__ = ["prefix_of", "unwrapped_names"]
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# Steps that are always a wrapper's, and those that are one below modules of these classes.
+_STEPS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
+_STEPS_BELOW = {
+    "module": {
+        "DataParallel",
+        "DistributedDataParallel",
+        "AveragedModel",
+        "ModelEmaV2",
+        "ModelEmaV3",
+        "DeepSpeedEngine",
+    },
+    "base_model": {"PeftModel"},
+    "model": {"BaseTuner"},
+}
 
 
 def unwrapped_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the dotted path of every module, without the steps that compile, DDP, FSDP or averaging have put in.
-
-    ``_orig_mod`` and the like are always such steps, ``module`` where its parent holds nothing else.
+    """Return the dotted path of every module, without the steps that compile, DDP, FSDP, averaging or peft have put in.
 
     Example:
-        >>> wrapped = nn.ModuleDict({"module": nn.Sequential(nn.Linear(1, 1))})
-        >>> list(unwrapped_names(wrapped).values())
+        >>> list(unwrapped_names(nn.DataParallel(nn.Sequential(nn.Linear(1, 1)))).values())
         ['', '', '0']
     """
     names: dict[nn.Module, str] = {}
@@ -23,9 +33,14 @@ def unwrapped_names(model: nn.Module) -> dict[nn.Module, str]:
         by_path[path] = module
         above, _, last = path.rpartition(".")
         outer = names.get(by_path[above], "") if path else ""
-        is_wrapper = last in _WRAPPERS or (last == "module" and list(by_path[above]._modules) == ["module"])
-        names[module] = outer if not last or is_wrapper else f"{outer}.{last}" if outer else last
+        is_step = not last or last in _STEPS or _is_below(by_path[above], last)
+        names[module] = outer if is_step else f"{outer}.{last}" if outer else last
     return names
+
+
+def _is_below(wrapper: nn.Module, step: str) -> bool:
+    classes = _STEPS_BELOW.get(step)
+    return classes is not None and not classes.isdisjoint(cls.__name__ for cls in type(wrapper).__mro__)
 
 
 def prefix_of(names: dict[str, str]) -> str:

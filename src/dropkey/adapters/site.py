@@ -107,9 +107,10 @@ class Site:
             self.passes.note(state, settings)
 
     def _settings(self, training: bool) -> tuple[Acting, ...]:
+        """Of what drops: Re-attention draws nothing, and may be recomputed with any random state."""
         return tuple(
             Acting(slot.regularizer, slot.drop_ratio, self.grid_size, self.num_prefix_tokens)
-            for slot in (self.drop, self.dropout, self.mix)
+            for slot in (self.drop, self.dropout)
             if slot is not None and slot.acts(training)
         )
 

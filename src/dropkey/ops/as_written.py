@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
 
 from dropkey.ops.ordinary import is_plain
 from dropkey.ops.transforms import active_transform
@@ -79,7 +78,7 @@ def modes_look_on() -> bool:
     if not torch._C._len_torch_function_stack():
         return False
     modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    return any(type(mode) is not DeviceContext for mode in modes)
+    return any(type(mode).__module__ != "torch.utils._device" for mode in modes)
 
 
 def _is_heard(module: nn.Module) -> bool:

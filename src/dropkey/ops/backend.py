@@ -13,6 +13,7 @@ class Backend(ABC):
     """What dispatch asks of a backend."""
 
     name: str
+    refuses_strangers = False  # whether ``refuses`` names tensors that are not torch's own by itself
 
     @abstractmethod
     def unavailable(self) -> str | None:

@@ -47,10 +47,10 @@ class Draw(NamedTuple):
                 randomness.
         """
         if not isinstance(drop_ratio, Tensor):
-            drop_ratio = torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
-        elif drop_ratio.dim() or not drop_ratio.is_floating_point():
-            shape = tuple(drop_ratio.shape)
-            raise ArgumentError(f"drop_ratio must be one floating number, got {drop_ratio.dtype} of shape {shape}")
+            drop_ratio = _number(drop_ratio, device, pattern)
+        elif drop_ratio.dim() or not drop_ratio.is_floating_point() or (drop_ratio.is_meta and device.type != "meta"):
+            found = f"{drop_ratio.dtype} of shape {tuple(drop_ratio.shape)} on {drop_ratio.device}"
+            raise ArgumentError(f"drop_ratio must be one floating number, got {found}")
         else:
             drop_ratio = drop_ratio.detach().to(torch.float64, copy=True)
         if seed is None:
@@ -121,6 +121,17 @@ class AttentionCall(NamedTuple):
             return self
         key, value = (t.repeat_interleave(repeats, dim=1) for t in (self.key, self.value))
         return self._replace(key=key, value=value)
+
+
+def _number(drop_ratio: float, device: torch.device, pattern: Pattern) -> Tensor:
+    """Return a ratio as float64 (), on the CPU, where reading it waits for nothing.
+
+    In a graph that is compiled for a GPU it is made there: a lone number on the CPU would cost the graph a C++ compiler
+    and its capture as a CUDA graph. Block and cross read it on the CPU.
+    """
+    if torch.compiler.is_compiling() and device.type == "cuda" and not isinstance(pattern, Block | Cross):
+        return torch.full((), drop_ratio, dtype=torch.float64, device=device)
+    return torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
 
 
 def is_dropping(drop_ratio: float | Tensor) -> bool:

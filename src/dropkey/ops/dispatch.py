@@ -89,7 +89,7 @@ def attend(call: AttentionCall, backend: str = "auto") -> Tensor:
         check_backend(backend)
         return plain(call)
     chosen = _trusted(call, backend)
-    if is_ordinary(call.query, call.key, call.value, call.attn_bias):
+    if chosen.refuses_strangers or is_ordinary(call.query, call.key, call.value, call.attn_bias):
         return chosen.attend(call)
     return _attend_extraordinary(chosen, call)
 

@@ -15,6 +15,7 @@ from dropkey.ops.call import AttentionCall
 __all__ = ["broadcast", "checked_call", "dense_bias"]
 
 _PLAIN = (Tensor, nn.Parameter)
+_STRIDED = torch.strided
 
 
 def checked_call(
@@ -81,14 +82,12 @@ def _check_kinds(query: Tensor, key: Tensor, value: Tensor) -> None:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if type(tensor) is not Tensor and not isinstance(tensor, Tensor):
             raise ArgumentError(f"{name} must be a tensor, got a {type(tensor).__name__}")
-    dtype, device = query.dtype, query.device
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.layout is not torch.strided or tensor.is_nested:
+        if tensor.layout is not _STRIDED or tensor.is_nested:
             raise ArgumentError(
                 f"{name} is a {_layout_name(tensor)} tensor, and keys are dropped in dense ones: pad it (nested ones "
                 "have to_padded_tensor) and forbid the padding with attn_bias"
             )
-        if tensor.dtype is not dtype or tensor.device != device or not dtype.is_floating_point:
+        if tensor.dtype is not query.dtype or tensor.device != query.device or not query.dtype.is_floating_point:
             raise ArgumentError(
                 f"{name} is {tensor.dtype} on {tensor.device}, query {query.dtype} on {query.device}: "
                 "query, key and value must be of one floating type on one device"

@@ -22,6 +22,7 @@ class Cpu(Backend):
     """Backend for float32 and bfloat16 on CPUs with a C++ compiler; keep masks are drawn inside and never stored."""
 
     name = "cpu"
+    refuses_strangers = True
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""

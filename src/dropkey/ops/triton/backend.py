@@ -40,6 +40,7 @@ class Triton(Backend):
     """
 
     name = "triton"
+    refuses_strangers = True
 
     def __init__(self, design: str = "inline") -> None:
         assert design in DESIGNS

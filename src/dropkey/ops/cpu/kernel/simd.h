@@ -149,12 +149,9 @@ struct Factor {
 // 2^(x * factor) for products up to about 100, exactly 1 for x = 0, relative error 8e-8 with fused operations (minimax
 // polynomial on [-0.5, 0.5]), which also leave the product unrounded; next to nothing far below 0.
 INLINE Floats power2(Floats x, Factor factor) {
-#if defined(__AVX512F__)
-  constexpr float lowest = -200.0f;  // 0 exactly
-#else
-  constexpr float lowest = -126.0f;
+#if !defined(__AVX512F__)  // which makes 0 of what -inf becomes below
+  x = max(splat(-126.0f / factor.high), x);  // in this order NaN stays NaN
 #endif
-  x = max(splat(lowest / factor.high), x);  // in this order NaN stays NaN; -inf would become it below
   Floats whole = round_whole(x * splat(factor.high));
   Floats f = x * splat(factor.low) + (x * splat(factor.high) - whole);
   Floats y = splat(0.00015353361925740536f);
