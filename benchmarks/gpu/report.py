@@ -115,9 +115,7 @@ def self_tests(sections: Mapping[str, Entry]) -> str:
 
 def aims(sections: Mapping[str, Entry]) -> str:
     """Return by size what the draw costs, against the kernel without it and against torch's cuDNN attention."""
-    names = [
-        (own, base) for own in ("inline", "stored", "ahead") for base in ("dropkey off", "sdpa cudnn")
-    ]
+    names = [(own, base) for own in ("inline", "stored", "ahead") for base in ("dropkey off", "sdpa cudnn")]
     rows = [["size and direction", *(f"{own}/{base.split()[1]}" for own, base in names)]]
     for case in measured(sections, "time"):
         for direction in dict.fromkeys(row.get("direction") for row in case.get("rows", [])):

@@ -18,6 +18,7 @@ from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.dispatch import check_backend
+from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Pattern
 from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention, Regularizer
 from dropkey.schedules import check_drop_ratio
@@ -267,7 +268,7 @@ def apply(
     handle_id = HandleId()
     for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
         site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
-        setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend))
+        setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend, f.module))
         swap_in(f.module, site)
         if isinstance(plan.regularizer, ReAttention):
             mixing.put_in(f, plan.regularizer.norm)
@@ -325,10 +326,13 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
     return rows
 
 
-def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str) -> Slot:
+def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, module: nn.Module) -> Slot:
     slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
     slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
     slot.enabled = plan.enabled
+    parameter = next(module.parameters(), None)
+    if parameter is not None and is_plain(parameter):  # a graph that is compiled at first finds the ratio on its GPU
+        slot.on_devices.on(parameter.device, slot.ratio_tensor)
     return slot
 
 
