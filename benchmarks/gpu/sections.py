@@ -24,12 +24,12 @@ class Section(NamedTuple):
 SECTIONS = {
     section.name: section
     for section in (
-        Section("correctness", 65, "plans:correctness", True),
-        Section("features", 55, "plans:features", True),
-        Section("pytest", 60, "suite:run"),
-        Section("time", 90, "plans:time", True),
+        Section("correctness", 80, "plans:correctness", True),
+        Section("pytest", 80, "suite:run"),
+        Section("features", 80, "plans:features", True),
+        Section("time", 100, "plans:time", True),
         Section("tune", 40, "plans:tune", True),
-        Section("first_call", 30, "plans:first_call", True),
+        Section("first_call", 25, "plans:first_call", True),
         Section("step", 75, "plans:step"),
     )
 }

@@ -1,7 +1,7 @@
 """The ``triton`` backend, as dispatch sees it. Triton itself is imported when a kernel is first launched.
 
-It has not run on a GPU yet: it is tested through Triton's interpreter on the CPU and compiled ahead of time for CUDA's
-sm_80, sm_90 and sm_100 and ROCm's gfx942.
+It has run on NVIDIA's Hopper. For others (CUDA's sm_80 and sm_100, ROCm's gfx942) it is compiled ahead of time and
+tested through Triton's interpreter on the CPU; everywhere it tests itself at the first use of a kind of call.
 """
 
 import importlib.util
