@@ -34,7 +34,7 @@ _HALF = {
 # float32 products have no matrix unit on CUDA: they are done in registers, and want small tiles and many warps.
 _FLOAT32 = {
     "forward": {64: Tile(32, 32, 16, 1), 128: Tile(16, 32, 16, 1), 256: Tile(32, 32, 16, 1)},
-    "query": {64: Tile(32, 32, 8, 1), 128: Tile(16, 32, 16, 1), 256: Tile(16, 32, 16, 1)},
+    "query": {64: Tile(32, 32, 8, 1), 128: Tile(32, 32, 16, 1), 256: Tile(16, 32, 16, 1)},
     "key_value": {64: Tile(32, 32, 8, 1), 128: Tile(16, 64, 8, 1), 256: Tile(16, 32, 8, 1)},
 }
 # Without Hopper's matrix units, every warp holds keys and values of the whole tile in registers.
@@ -52,7 +52,7 @@ _HALF_AMD = {
 }
 _FLOAT32_AMD = {
     "forward": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(32, 32, 4, 1)},
-    "query": {64: Tile(128, 32, 4, 1), 128: Tile(64, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
+    "query": {64: Tile(128, 32, 4, 1), 128: Tile(32, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
     "key_value": {64: Tile(64, 32, 2, 1), 128: Tile(64, 32, 4, 1), 256: Tile(16, 32, 4, 1)},
 }
 
