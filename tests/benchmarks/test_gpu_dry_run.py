@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ["correctness", "features", "pytest", "time", "tune", "first_call", "step"]
+SECTIONS = ["correctness", "pytest", "features", "time", "tune", "first_call", "step"]
 PLANTED = ["planted_failures", "planted_crash", "planted_hang"]
 
 

@@ -519,7 +519,7 @@ FAULTS = [
     Fault("the door takes any window", "ops/cpu/door.py", "window < 1 or window % 2 == 0 or", "window < 1 or", CORE),
     Fault("rows anywhere", "ops/cpu/projected.py", "highest.item() >= batch * tokens", "False", CORE),
     Fault(
-        "transforms reach native code", "ops/cpu/operators.py", "    if transform is not None:", "    if False:", CORE
+        "transforms reach native code", "ops/saved_tensors.py", "    if transform is not None:", "    if False:", CORE
     ),
     Fault(
         "a shared batch is not shared",
@@ -607,4 +607,25 @@ FAULTS = [
     Fault("verify counts no seeds", "adapters/verify.py", "if len(set(seeds)) < len(seeds):", "if False:", CORE),
     Fault("verify takes any grid", "adapters/grid_of_pass.py", "if drawn != grid and", "if False and", CORE),
     Fault("verify trusts the fast path", "adapters/verify.py", "        _check_whole_module(site, record)\n", "", CORE),
+    Fault(
+        "a threshold stays behind its ratio",
+        "adapters/device_ratio.py",
+        "            tensor.fill_(int(_threshold(pattern, ratio, grid_size)))",
+        "            tensor.add_(0)",
+        "tests/adapters/test_device_ratio.py",
+    ),
+    Fault(
+        "a copy keeps the memory of another GPU",
+        "adapters/device_ratio.py",
+        "return DeviceRatio, (self._kind,)",
+        "return DeviceRatio, (self._kind,), self.__dict__",
+        "tests/adapters/test_device_ratio.py",
+    ),
+    Fault(
+        "a given threshold unread",
+        "ops/call.py",
+        "return self.pattern.keep(self.seed, self.drop_ratio, geometry, self.seed_threshold)",
+        "return self.pattern.keep(self.seed, self.drop_ratio, geometry)",
+        "tests/adapters/test_device_ratio.py",
+    ),
 ]

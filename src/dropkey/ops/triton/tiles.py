@@ -24,8 +24,8 @@ class Tile(NamedTuple):
 
 INTERPRETED = Tile(32, 32, 4, 1)
 
-# By padded head dimension, smaller ones that are not named as 64. Hopper's, up to 128, are the fastest of those timed on an
-# H200; all others are among the largest that do not spill, whatever the pattern, bias and causal mask.
+# By padded head dimension, smaller ones that are not named as 64. Hopper's, up to 128, are the fastest of those timed
+# on an H200; all others are among the largest that do not spill, whatever the pattern, bias and causal mask.
 _HALF = {
     "forward": {64: Tile(64, 32, 4, 3), 128: Tile(64, 32, 4, 3), 256: Tile(64, 32, 8, 2)},
     "query": {64: Tile(64, 32, 4, 3), 128: Tile(64, 64, 4, 1), 256: Tile(32, 32, 8, 1)},
