@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker: more would fight
     torch.set_num_threads(1)
 
 timm = pytest.importorskip("timm")
+pytest.importorskip("dropkey.ops.cpu.library").unavailable()  # built now, so that no process says so in a test
 
 
 def tiny_vit(name="vit_tiny_patch16_224", depth=3, **arguments):

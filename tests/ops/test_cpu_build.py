@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dropkey.ops.cpu import build, library
+from dropkey.ops.cpu import build, cache, library
 
 needs_compiler = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
 
@@ -146,4 +146,4 @@ def test_built_once_and_kept(monkeypatch, tmp_path):
 def test_cache_follows_the_users_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("DROPKEY_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build._cache_folder() == tmp_path / "dropkey"
+    assert cache.cache_folder() == tmp_path / "dropkey"

@@ -1,20 +1,24 @@
 """Compile the kernel once per machine and keep the result in a cache of the user's.
 
 The library has a plain C interface and no torch headers, so one build serves every torch version. Its file name is made
-from all that it depends on: source, compiler, flags and machine.
+from all that it depends on: source, machine, compiler and flags. See ``cache.py`` for what is loaded from there.
 """
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["BuildError", "build", "instruction_sets"]
+from dropkey.ops.cpu.cache import CacheError, cache_folder, in_place, is_sound, locked, make_private
+
+__all__ = ["BuildError", "SlowCompilerError", "build", "instruction_sets"]
+
+_LOG = logging.getLogger("dropkey")
 
 SOURCE = Path(__file__).parent / "kernel"
 TIME_LIMIT_S = 180
@@ -38,6 +42,10 @@ class BuildError(Exception):
     """The kernel cannot be built here; the message is one line that says why."""
 
 
+class SlowCompilerError(BuildError):
+    """The compiler takes too long: for another instruction set it would as well."""
+
+
 # Intel's processors make dot products of bfloat16 at half the rate of multiply-adds: widening is faster there.
 _BEST = {"AuthenticAMD": "avx512bf16", "GenuineIntel": "avx512"}
 
@@ -58,22 +66,39 @@ def instruction_sets() -> list[str]:
 
 
 def build(isa: str) -> Path:
-    """Return the library for an instruction set, compiled now if the cache does not have it yet.
+    """Return the library for an instruction set: from the cache, or compiled now, which a line on stderr says.
+
+    Without a compiler, what another one has made of the same source on this machine is used.
 
     Raises:
-        BuildError: no compiler, a compiler that fails or takes too long, or a cache that cannot be written.
+        BuildError: no compiler, a compiler that fails or takes too long, or a cache that cannot be written, or that
+            others can write.
     """
-    command = [*_compiler(), *COMMON_FLAGS, *INSTRUCTION_SETS[isa][1]]
+    folder = cache_folder()
+    stem = f"cpu-{isa}-{_fingerprint()}"
     try:
-        folder = _cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        library = folder / f"cpu-{isa}-{_fingerprint(command)}.so"
-        with _locked(library.with_suffix(".lock")):
-            if not library.exists():
+        command = [*_compiler(), *COMMON_FLAGS, *INSTRUCTION_SETS[isa][1]]
+    except BuildError:
+        found = next((path for path in sorted(folder.glob(f"{stem}-*.so")) if is_sound(path)), None)
+        if found is None:
+            raise
+        return found
+    library = folder / f"{stem}-{_digest(*command, _version(command[0]))[:8]}.so"
+    if not is_sound(library):  # a cache that is complete need not be written
+        _build_in(folder, library, command)
+    return library
+
+
+def _build_in(folder: Path, library: Path, command: list[str]) -> None:
+    try:
+        make_private(folder)
+        with locked(library.with_suffix(".lock")):
+            if not is_sound(library):  # nobody has made it meanwhile
                 _compile(command, library)
+    except CacheError as error:
+        raise BuildError(str(error)) from error
     except OSError as error:
         raise BuildError(f"the kernel cannot be built: {error}") from error
-    return library
 
 
 def _processor_flags() -> set[str]:
@@ -98,21 +123,17 @@ def _compiler() -> list[str]:
     raise BuildError("no C++ compiler (c++, g++ or clang++): install one, or set CXX")
 
 
-def _cache_folder() -> Path:
-    """DROPKEY_CACHE_DIR, or "dropkey" in the user's cache folder."""
-    own = os.environ.get("DROPKEY_CACHE_DIR")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dropkey"
-
-
-def _fingerprint(command: list[str]) -> str:
-    digest = hashlib.sha256()
-    for part in (*command, _version(command[0]), platform.system(), platform.machine()):
-        digest.update(part.encode() + b"\0")
+def _fingerprint() -> str:
+    """Return what the source and the machine are known by."""
+    parts = [platform.system(), platform.machine()]
+    digest = hashlib.sha256("\0".join(parts).encode())
     for path in sorted(SOURCE.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _version(compiler: str) -> str:
@@ -120,36 +141,39 @@ def _version(compiler: str) -> str:
 
 
 def _compile(command: list[str], library: Path) -> None:
-    """Compile next to the final place and rename, so that nobody ever loads half a file."""
-    handle, name = tempfile.mkstemp(dir=library.parent, suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    _LOG.warning("dropkey compiles its CPU kernel, once on this machine: about ten seconds")
+    with in_place(library) as part:
         done = _run([*command, "-o", str(part), str(SOURCE / "kernel.cpp")])
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
             raise BuildError(f"{command[0]} failed: {(lines or ['no message'])[0].strip()[:200]}")
-        part.chmod(0o755)
-        part.replace(library)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a compiler; one that takes too long is ended, with all that it has started."""
+    # Whatever a compiler prints, in whatever encoding, must be no error of ours.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
+        out, err = process.communicate(timeout=TIME_LIMIT_S)
     except subprocess.TimeoutExpired:
-        raise BuildError(f"{command[0]} took longer than {TIME_LIMIT_S} seconds") from None
+        _end(process)
+        raise SlowCompilerError(f"{command[0]} took longer than {TIME_LIMIT_S} seconds") from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from compiling the same file at the same time."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there two compilers may work at once, and the later one wins
-        yield
-        return
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _end(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.build import BuildError, build, instruction_sets
+from dropkey.ops.cpu.build import BuildError, SlowCompilerError, build, instruction_sets
 from dropkey.ops.cpu.door import check_draw, check_numbers, check_whole, place_of_rows
 
 __all__ = ["DrawNumbers", "Kernel", "kernel", "unavailable"]
@@ -176,6 +176,8 @@ def _load() -> Kernel | str:
         for isa in instruction_sets():
             try:
                 return Kernel(build(isa), isa)
+            except SlowCompilerError:
+                raise
             except BuildError as error:  # an older compiler may know fewer instruction sets than the processor
                 reason = str(error)
     except (BuildError, OSError, AttributeError) as error:
