@@ -70,3 +70,54 @@ def test_one_sample_has_no_deviation(vit, images):
     dropkey.apply(vit, dropkey.DropKey(0.5))
     with pytest.raises(dropkey.ArgumentError, match="2 or more"):
         dropkey.monte_carlo(vit, images, samples=1)
+
+
+class Wrapped(torch.nn.Module):
+    """A model whose output is something else than logits (B, classes)."""
+
+    def __init__(self, model, wrap):
+        super().__init__()
+        self.model, self.wrap = model, wrap
+
+    def forward(self, images):
+        return self.wrap(self.model(images))
+
+
+class Output:
+    """As the outputs of transformers."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def means(vit, images, wrap):
+    torch.manual_seed(3)
+    return dropkey.monte_carlo(Wrapped(vit, wrap), images, samples=3).mean
+
+
+@pytest.mark.parametrize("wrap", [Output, lambda x: {"logits": x, "hidden": 0}], ids=["object", "dict"])
+def test_logits_are_found(vit, images, wrap):
+    dropkey.apply(vit, dropkey.DropKey(0.5))
+    assert torch.equal(means(vit, images, wrap), means(vit, images, lambda x: x))
+
+
+def test_the_classes_of_a_segmentation_are_its_second_axis(vit, images):
+    dropkey.apply(vit, dropkey.DropKey(0.5))
+    maps = means(vit, images, lambda x: x[:, :, None, None].expand(-1, -1, 2, 3))
+    torch.testing.assert_close(maps.sum(1), torch.ones(2, 2, 3))
+    torch.testing.assert_close(maps[:, :, 1, 2], means(vit, images, lambda x: x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "what"),
+    [
+        (lambda x: (x, x), "a tuple"),
+        (lambda x: {"scores": x}, "a dict"),
+        (lambda x: x[:, None], r"a tensor of shape \(2, 1, 5\)"),
+        (lambda x: None, "a NoneType"),
+    ],
+)
+def test_other_outputs_are_named(vit, images, wrap, what):
+    dropkey.apply(vit, dropkey.DropKey(0.5))
+    with pytest.raises(dropkey.ArgumentError, match=f"this model returns {what}: wrap it in a module"):
+        dropkey.monte_carlo(Wrapped(vit, wrap), images)

@@ -1,7 +1,7 @@
 """Aligning what a model expects in training with what it sees in evaluation: Monte Carlo over drawn masks."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +18,8 @@ __all__ = ["MonteCarlo", "monte_carlo"]
 class MonteCarlo(NamedTuple):
     """Class probabilities over drawn masks."""
 
-    mean: Tensor  # (B, classes), rows sum to 1
-    std: Tensor  # (B, classes), standard deviation over the draws: an uncertainty
+    mean: Tensor  # (B, classes, ...), sums to 1 over the classes
+    std: Tensor  # the same shape, standard deviation over the draws: an uncertainty
 
 
 @torch.no_grad()
@@ -30,15 +30,16 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     afterwards. Masks follow torch's generator: ``torch.manual_seed`` repeats a result.
 
     Args:
-        model: a classifier with DropKey applied; returns logits (B, classes) or an object with ``.logits``.
+        model: a classifier with DropKey applied; returns logits (B, classes) or, of a segmentation, (B, classes,
+            height, width), by themselves, as ``.logits`` or under "logits".
         images: what the model takes, usually (B, 3, height, width).
         samples: number of passes, 2 or more. The paper does not say how many it used.
 
     Returns:
-        MonteCarlo(mean, std), both float32 (float64 for float64) of shape (B, classes).
+        MonteCarlo(mean, std), both float32 (float64 for float64), of the shape of the logits.
 
     Raises:
-        ArgumentError: fewer than 2 samples.
+        ArgumentError: fewer than 2 samples, or a model that returns something else than logits.
         SiteError: the model has no DropKey, or none that would drop anything.
 
     Source: Li et al., CVPR 2023: one of the paper's two ways to align expectations (fine-tuning without drop is the
@@ -83,6 +84,14 @@ def _sampling(model: nn.Module, slots: list[Slot]) -> Iterator[None]:
 
 
 def _probabilities(output: Any) -> Tensor:
-    logits = output if isinstance(output, Tensor) else output.logits
-    assert isinstance(logits, Tensor)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+    logits = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+    logits = getattr(logits, "logits", logits)
+    if not isinstance(logits, Tensor) or logits.dim() not in (2, 4):
+        what = (
+            f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        )
+        raise ArgumentError(
+            f"monte_carlo takes logits (B, classes) or (B, classes, height, width), and this model returns {what}: "
+            "wrap it in a module that returns the logits alone"
+        )
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
