@@ -1,5 +1,8 @@
 """What the operation promises inside torch.compile, activation checkpointing and tracing without data."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -95,3 +98,32 @@ def test_reads_no_tensor(pattern, backend):
         ratio = torch.empty((), dtype=torch.float64)
         out = dropkey.attention(q, q, q, drop_ratio=ratio, pattern=pattern, backend=backend, **GRID)
         assert out.shape == (2, 3, 9, 8)
+
+
+LENGTHS = """
+import sys, torch, torch._dynamo.testing, dropkey
+
+ratio = torch.tensor(0.3, dtype=torch.float64)
+for backend in sys.argv[1:]:
+    for pattern in ("element", "token"):
+        counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+
+        def attend(query, ratio):
+            return dropkey.attention(query, query, query, drop_ratio=ratio, seed=7, pattern=pattern, backend=backend)
+
+        compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend=counter)
+        counts = []
+        for length in (9, 10, 33):
+            query = torch.randn(2, 3, length, 8)
+            torch.testing.assert_close(compiled(query, ratio), attend(query, ratio))
+            counts.append(counter.frame_count)
+        assert len(set(counts)) == 1, (backend, pattern, counts)
+        torch._dynamo.reset()
+"""
+
+
+def test_lengths_that_change_compile_once():
+    """Torch compiles up to 8 keys (one draw) and multiples of 8 (nothing is cut off) apart; all others once."""
+    command = [sys.executable, "-c", LENGTHS, *RUNNABLE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ _SCHEMAS = (
     f"{DRAW}) -> (Tensor, Tensor)",
     "cpu_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, "
     f"Tensor sums, bool grad_bias, float scale, bool is_causal, {DRAW}) -> (Tensor, Tensor, Tensor, Tensor)",
-    f"cpu_keep_mask(int batch, int num_heads, int num_queries, int num_keys, {DRAW}) -> Tensor",
+    f"cpu_keep_mask(SymInt batch, SymInt num_heads, SymInt num_queries, SymInt num_keys, {DRAW}) -> Tensor",
 )
 
 _library: Any = torch.library.Library("dropkey", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -23,14 +23,14 @@ _INPUTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? attn_bias, Tensor? kept, Tensor drop_ratio, Tensor seed, "
     "str pattern, bool is_causal, float scale, bool is_stored"
 )
-_MASK = "Tensor seed, int batch, int num_heads, int num_queries, int num_keys"
+_MASK = "Tensor seed, SymInt batch, SymInt num_heads, SymInt num_queries, SymInt num_keys"
 _SCHEMAS = {
     "triton_forward": f"({_INPUTS}) -> (Tensor, Tensor, Tensor)",
     "triton_backward": f"({_INPUTS}, Tensor out, Tensor row_stats, Tensor bits, Tensor grad_out) "
     "-> (Tensor, Tensor, Tensor)",
-    "triton_kept_tokens": "(Tensor drop_ratio, Tensor seed, int batch, int num_heads, int num_keys) -> Tensor",
+    "triton_kept_tokens": "(Tensor drop_ratio, Tensor seed, SymInt batch, SymInt num_heads, SymInt num_keys) -> Tensor",
     "triton_element_bits": f"(Tensor drop_ratio, {_MASK}) -> Tensor",
-    "triton_window_bits": f"(Tensor drop_ratio, Tensor seed_threshold, {_MASK}, int[] grid_size, int window_size, "
+    "triton_window_bits": f"(Tensor drop_ratio, Tensor seed_threshold, {_MASK}, SymInt[] grid_size, int window_size, "
     "int stream, bool is_cross) -> Tensor",
 }
 _NO_SECOND = "backend 'triton' has no second derivative; use backend='reference'"
