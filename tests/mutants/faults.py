@@ -60,16 +60,14 @@ FAULTS = [
     ),
     Fault(
         "one mask for all queries",
-        "patterns.py",
-        "queries = torch.arange(geometry.num_queries, device=seed.device)[:, None]\n        words = _words(seed, "
-        "self.stream, _num_calls(geometry.num_keys, 8)",
-        "queries = torch.zeros((geometry.num_queries, 1), dtype=torch.int64)\n        words = _words(seed, "
-        "self.stream, _num_calls(geometry.num_keys, 8)",
+        "patterns/element.py",
+        "bits.all_queries(geometry, seed)",
+        "bits.one_query(seed).expand(geometry.num_queries, 1)",
         MASKS,
     ),
     Fault(
         "one mask for all heads",
-        "patterns.py",
+        "patterns/bits.py",
         "heads = torch.arange(geometry.batch * geometry.num_heads, device=seed.device)",
         "heads = torch.arange(geometry.batch, device=seed.device).repeat_interleave(geometry.num_heads)",
         MASKS,
@@ -82,24 +80,38 @@ FAULTS = [
         TIMM,
     ),
     # Masks.
-    Fault("mask polarity", "patterns.py", "return ~_below_16_bits(words", "return _below_16_bits(words", MASKS),
-    Fault("high half first", "patterns.py", "(word & 0xFFFF, word >> 16)", "(word >> 16, word & 0xFFFF)", MASKS),
+    Fault("mask polarity", "patterns/element.py", "return ~bits.dropped_16(", "return bits.dropped_16(", MASKS),
+    Fault("high half first", "patterns/bits.py", "(word & 0xFFFF, word >> 16)", "(word >> 16, word & 0xFFFF)", MASKS),
     Fault("six rounds", "philox.py", "NUM_ROUNDS = 7", "NUM_ROUNDS = 6", "tests/test_philox.py"),
     Fault("half of the seed", "philox.py", "(seed >> 32) & _LOW_32", "seed & _LOW_32", "tests/test_philox.py"),
-    Fault("rounded down threshold", "patterns.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS),
-    Fault("stream shared by patterns", "patterns.py", "stream: ClassVar[int] = 1", "stream: ClassVar[int] = 0", MASKS),
-    Fault("lowest ranks kept", "patterns.py", "descending=True", "descending=False", MASKS),
-    Fault("no key kept", "patterns.py", "* geometry.num_keys).clamp(min=1)", "* geometry.num_keys)", MASKS),
-    Fault("token per head", "patterns.py", "_heads(geometry, seed)[:, :1]", "_heads(geometry, seed)", MASKS),
     Fault(
-        "seed probability is the ratio", "patterns.py", "    return (low + high) / 2", "    return drop_ratio", MASKS
+        "rounded down threshold", "patterns/bits.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS
     ),
-    Fault("cross drops squares", "patterns.py", "-1) | _smear(seeds, self.window_size, -2)", "-1)", MASKS),
+    Fault(
+        "stream shared by patterns",
+        "patterns/column.py",
+        "stream: ClassVar[int] = 1",
+        "stream: ClassVar[int] = 0",
+        MASKS,
+    ),
+    Fault("lowest ranks kept", "patterns/token.py", "descending=True", "descending=False", MASKS),
+    Fault("no key kept", "patterns/token.py", "* geometry.num_keys).clamp(min=1)", "* geometry.num_keys)", MASKS),
+    Fault(
+        "token per head", "patterns/token.py", "bits.heads(geometry, seed)[:, :1]", "bits.heads(geometry, seed)", MASKS
+    ),
+    Fault(
+        "seed probability is the ratio",
+        "patterns/windows.py",
+        "    return (low + high) / 2",
+        "    return drop_ratio",
+        MASKS,
+    ),
+    Fault("cross drops squares", "patterns/windows.py", "-1) | _smear(seeds, self.window_size, -2)", "-1)", MASKS),
     Fault(
         "prefix tokens never dropped",
-        "patterns.py",
+        "patterns/grid.py",
         "Element().keep(seed, drop_ratio, prefix)",
-        "~seeds[..., 0, :1]",
+        "keep_patches[..., :1] | True",
         MASKS,
     ),
     Fault("ranks draw alike", "philox.py", "if rank else seed", "if rank < 0 else seed", "tests/test_philox.py"),
@@ -496,7 +508,7 @@ FAULTS = [
     ),
     Fault(
         "kept tokens are the dropped ones",
-        "patterns.py",
+        "patterns/token.py",
         "[:, 0, 0, : self.num_kept(drop_ratio, geometry.num_keys)]",
         "[:, 0, 0, -self.num_kept(drop_ratio, geometry.num_keys) :]",
         "tests/adapters/test_token_selection.py",
@@ -610,7 +622,7 @@ FAULTS = [
     Fault(
         "a threshold stays behind its ratio",
         "adapters/device_ratio.py",
-        "            tensor.fill_(int(_threshold(pattern, ratio, grid_size)))",
+        "            tensor.fill_(int(pattern.seed_threshold(ratio, grid_size)))",
         "            tensor.add_(0)",
         "tests/adapters/test_device_ratio.py",
     ),
@@ -624,8 +636,8 @@ FAULTS = [
     Fault(
         "a given threshold unread",
         "ops/call.py",
-        "return self.pattern.keep(self.seed, self.drop_ratio, geometry, self.seed_threshold)",
-        "return self.pattern.keep(self.seed, self.drop_ratio, geometry)",
+        "if self.seed_threshold is not None:",
+        "if False:",
         "tests/adapters/test_device_ratio.py",
     ),
 ]
