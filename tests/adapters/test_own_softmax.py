@@ -201,7 +201,33 @@ def test_softmaxes_of_other_axes_and_of_other_modules_are_left_alone(tokens):
     dropkey.apply(build(Gated), dropkey.DropKey(0.4)).verify(tokens)
 
 
-def test_its_own_dropout_gives_way(tokens):
+class OwnDropout(Method):
+    """Every drop of its own would leave nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(1.0)
+        self.qkv.weight.data.zero_()
+
+    def weights(self, logits):
+        return self.dropout(super().weights(logits))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("regularizer", [dropkey.DropKey(0.4), dropkey.AttentionDropout(0.4, renormalize=True)])
+def test_its_own_dropout_gives_way_whatever_its_name(regularizer, compiled, tokens):
+    model = build(dropkey.register(type("Dropping", (OwnDropout,), {}), softmax=True), 1)
+    bare = model[0].proj(torch.zeros(DIM))
+    values = model[0].qkv.bias[2 * DIM :]
+    handle = dropkey.apply(model, regularizer)
+    torch._dynamo.reset()
+    run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    torch.testing.assert_close(run(tokens), model[0].proj(values).expand(3, 17, -1))
+    handle.disable()
+    torch.testing.assert_close(run(tokens), bare.expand(3, 17, -1))
+
+
+def test_its_own_dropout_by_name_is_shown(tokens):
     @dropkey.register(softmax=True)
     class Dropping(Method):
         def __init__(self):

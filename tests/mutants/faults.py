@@ -17,6 +17,8 @@ class Fault(NamedTuple):
 
 
 MASKS = "tests/test_patterns.py"
+USERS_PATTERNS = "tests/test_patterns_of_users.py"
+OWN_SOFTMAX = "tests/adapters/test_own_softmax.py"
 HANDLE = "tests/adapters/test_handle.py"
 TIMM = "tests/adapters/test_timm.py"
 VERIFY = "tests/adapters/test_verify.py"
@@ -189,6 +191,42 @@ FAULTS = [
     Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(
         "ratios without memory", "adapters/slot.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
+    ),
+    Fault(
+        "a draw for each key of a window",
+        "patterns/windows.py",
+        "max(1.0, geometry.num_keys / self.num_cells)",
+        "geometry.num_keys",
+        USERS_PATTERNS,
+    ),
+    Fault(
+        "a draw for each query of a column",
+        "patterns/column.py",
+        "num_heads * geometry.num_keys",
+        "num_heads * geometry.num_keys * geometry.num_queries",
+        USERS_PATTERNS,
+    ),
+    Fault("whole keys forgotten", "patterns/token.py", "return 1 / geometry.num_keys", "return 2**-16", USERS_PATTERNS),
+    Fault(
+        "a tolerance of everything", "patterns/pattern.py", "_NUM_SIGMAS = 6.0", "_NUM_SIGMAS = 60.0", USERS_PATTERNS
+    ),
+    Fault("two patterns of one stream", "patterns/registry.py", "or owner is not None:", "or False:", USERS_PATTERNS),
+    Fault(
+        "a name taken over", "patterns/registry.py", "if name in PATTERNS and not", "if False and not", USERS_PATTERNS
+    ),
+    Fault(
+        "a softmax by keyword runs past",
+        "adapters/class_swap.py",
+        "zip(_SOFTMAXES[func], args, strict=False)) | kwargs",
+        "zip(_SOFTMAXES[func], args, strict=False))",
+        OWN_SOFTMAX,
+    ),
+    Fault(
+        "nn.Softmax is not seen", "adapters/class_swap.py", "    F.softmax: (", "    F.gumbel_softmax: (", OWN_SOFTMAX
+    ),
+    Fault("folded heads are images", "adapters/class_swap.py", "num_heads_of(module) or 1)", "1)", OWN_SOFTMAX),
+    Fault(
+        "its own dropout beside ours", "adapters/class_swap.py", "if func is F.dropout and", "if False and", OWN_SOFTMAX
     ),
     Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
     Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),

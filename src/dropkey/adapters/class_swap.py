@@ -49,6 +49,7 @@ class Routing(TorchFunctionMode):
         self.forward = forward
         self.num_heads = num_heads
         self.autograd = _autograd_state()
+        self.weights: Tensor | None = None  # that a softmax has just given, where the module's own dropout gives way
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -59,6 +60,8 @@ class Routing(TorchFunctionMode):
             return self._attend(*args, **kwargs)
         if func in _SOFTMAXES and entry.routes_softmax:
             return self._softmax(func, args, kwargs)
+        if func is F.dropout and self.weights is not None and args[:1] and args[0] is self.weights:
+            return self.weights
         if func in _FILLS and entry.window_mask_value is not None:
             return self._masked_fill(func, *args, **kwargs)
         if func is F.multi_head_attention_forward:
@@ -116,7 +119,9 @@ class Routing(TorchFunctionMode):
         self._refuse_inner_checkpoint()
         wide = logits.to(given.get("dtype") or logits.dtype)
         attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
-        return unfold(attn, layout, _num_windows(logits, layout))
+        attn = unfold(attn, layout, _num_windows(logits, layout))
+        self.weights = attn if any(slot.enabled for slot in self.site.droppers()) else None
+        return attn
 
     def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
         """Let a module write its window mask with forbidden keys in place of its finite number."""

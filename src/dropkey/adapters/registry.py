@@ -45,7 +45,7 @@ def register(
 
     Its forward must call ``torch.nn.functional.scaled_dot_product_attention`` or, with ``softmax``, compute a softmax
     over the keys; a site whose forward does neither raises as soon as it should drop something. Instances of subclasses
-    are found too. ``Handle.verify`` proves that it works.
+    are found too. ``Handle.verify`` proves that it works. Its own dropout of attention weights gives way to what drops.
 
     Args:
         attention_class: a subclass of torch.nn.Module; left out where it is used as a decorator with keywords.

@@ -28,3 +28,6 @@ __all__ = [
     "seed_probability",
     "taking",
 ]
+
+for _pattern in (Element, Column, Token, Block, Cross):
+    register(_pattern)

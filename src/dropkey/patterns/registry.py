@@ -3,12 +3,8 @@
 from typing import Any, TypeVar
 
 from dropkey.errors import ArgumentError, did_you_mean
-from dropkey.patterns.column import Column
-from dropkey.patterns.element import Element
 from dropkey.patterns.grid import GridPattern
 from dropkey.patterns.pattern import Pattern
-from dropkey.patterns.token import Token
-from dropkey.patterns.windows import Block, Cross
 
 __all__ = ["PATTERNS", "named_pattern", "register", "taking"]
 
@@ -101,7 +97,3 @@ def _check_options(pattern: type[Pattern]) -> None:
 def _is_same(one: type[Pattern], other: type[Pattern]) -> bool:
     """Whether two classes are the same, or one defined anew in a notebook."""
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
-
-
-for _built_in in (Element, Column, Token, Block, Cross):
-    register(_built_in)
