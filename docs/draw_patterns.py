@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 import dropkey
+from dropkey.patterns import PATTERNS
 
-PATTERNS = ["element", "column", "token", "block", "cross"]
 GRID, RATIO, SEED = (14, 14), 0.3, 20
 KEPT, DROPPED, INK, PAPER = "#cfe3f5", "#24476b", "#222222", "#ffffff"
 ROWS = [("query 1, head 1", 0, 0), ("query 2, head 1", 0, 1), ("query 1, head 2", 1, 0)]

@@ -26,9 +26,9 @@ from dropkey.ops.cpu import library
 from dropkey.ops.cpu.projected import attend_projected
 from dropkey.ops.dispatch import BACKENDS
 from dropkey.ops.mixed_attention import refuses
+from dropkey.patterns import PATTERNS
 
 RUNNABLE = [name for name, backend in BACKENDS.items() if backend.unavailable() is None]
-PATTERNS = ("element", "column", "token", "block", "cross")
 every_backend = pytest.mark.parametrize("backend", RUNNABLE)
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 native = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
@@ -1019,7 +1019,7 @@ def test_nested_tensors_are_refused_by_name(layout):
 # Verify: the grid of this pass.
 
 
-@pytest.mark.parametrize("pattern", ["block", "cross"])
+@pytest.mark.parametrize("pattern", [name for name, cls in PATTERNS.items() if cls.needs_grid])
 def test_verify_sees_windows_on_another_grid(pattern):
     model = tiny_vit(depth=1, img_size=32)
     handle = dropkey.apply(model, dropkey.DropKey(0.3, schedule="constant", pattern=pattern))

@@ -10,7 +10,7 @@ from oracles import masks
 
 import dropkey
 from dropkey.ops.cpu import library
-from dropkey.patterns import seed_probability
+from dropkey.patterns import PATTERNS, seed_probability
 
 
 @pytest.fixture(scope="module", params=["torch", "native"], autouse=True)
@@ -26,7 +26,9 @@ def _drawn_by(request):
         yield
 
 
-ALL = ("element", "column", "token", "block", "cross")
+ALL = list(PATTERNS)
+WITHOUT_GRID = [name for name, pattern in PATTERNS.items() if not pattern.needs_grid]
+ON_GRID = [name for name in ALL if name not in WITHOUT_GRID]
 SEEDS = st.integers(0, 2**64 - 1)
 RATIOS = st.one_of(st.floats(0.001, 0.999), st.sampled_from([2**-16, 0.5, 0.9999]))
 
@@ -37,7 +39,7 @@ def share(mask):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(["element", "column", "token"]),
+    st.sampled_from(WITHOUT_GRID),
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 35)),
     RATIOS,
     SEEDS,
@@ -62,20 +64,21 @@ def test_threshold_is_exact(ratio):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.sampled_from(["block", "cross"]),
+    st.sampled_from(ON_GRID),
     st.sampled_from([1, 3, 5]),
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.integers(0, 2),
     st.floats(0.01, 0.95),
     SEEDS,
 )
-def test_window_mask_is_the_oracles(pattern, window, grid, prefix, ratio, seed):
+def test_mask_on_a_grid_is_the_oracles(pattern, window, grid, prefix, ratio, seed):
     shape = (2, 2, 2, grid[0] * grid[1] + prefix)
-    chosen = dropkey.Block(window) if pattern == "block" else dropkey.Cross(window)
+    takes_window = "window_size" in PATTERNS[pattern].options()
+    chosen = PATTERNS[pattern](window) if takes_window else pattern
     mask = dropkey.keep_mask(
         *shape, drop_ratio=ratio, pattern=chosen, seed=seed, grid_size=grid, num_prefix_tokens=prefix
     )
-    probability = seed_probability(ratio, grid, window, pattern == "cross")
+    probability = seed_probability(ratio, grid, window, pattern == "cross") if takes_window else None
     assert (mask.numpy() == masks.keep_mask(shape, ratio, pattern, seed, grid, prefix, window, probability)).all()
 
 

@@ -17,6 +17,8 @@ class Fault(NamedTuple):
 
 
 MASKS = "tests/test_patterns.py"
+USERS_PATTERNS = "tests/test_patterns_of_users.py"
+OWN_SOFTMAX = "tests/adapters/test_own_softmax.py"
 HANDLE = "tests/adapters/test_handle.py"
 TIMM = "tests/adapters/test_timm.py"
 VERIFY = "tests/adapters/test_verify.py"
@@ -60,16 +62,14 @@ FAULTS = [
     ),
     Fault(
         "one mask for all queries",
-        "patterns.py",
-        "queries = torch.arange(geometry.num_queries, device=seed.device)[:, None]\n        words = _words(seed, "
-        "self.stream, _num_calls(geometry.num_keys, 8)",
-        "queries = torch.zeros((geometry.num_queries, 1), dtype=torch.int64)\n        words = _words(seed, "
-        "self.stream, _num_calls(geometry.num_keys, 8)",
+        "patterns/element.py",
+        "bits.all_queries(geometry, seed)",
+        "bits.one_query(seed).expand(geometry.num_queries, 1)",
         MASKS,
     ),
     Fault(
         "one mask for all heads",
-        "patterns.py",
+        "patterns/bits.py",
         "heads = torch.arange(geometry.batch * geometry.num_heads, device=seed.device)",
         "heads = torch.arange(geometry.batch, device=seed.device).repeat_interleave(geometry.num_heads)",
         MASKS,
@@ -82,24 +82,38 @@ FAULTS = [
         TIMM,
     ),
     # Masks.
-    Fault("mask polarity", "patterns.py", "return ~_below_16_bits(words", "return _below_16_bits(words", MASKS),
-    Fault("high half first", "patterns.py", "(word & 0xFFFF, word >> 16)", "(word >> 16, word & 0xFFFF)", MASKS),
+    Fault("mask polarity", "patterns/element.py", "return ~bits.dropped_16(", "return bits.dropped_16(", MASKS),
+    Fault("high half first", "patterns/bits.py", "(word & 0xFFFF, word >> 16)", "(word >> 16, word & 0xFFFF)", MASKS),
     Fault("six rounds", "philox.py", "NUM_ROUNDS = 7", "NUM_ROUNDS = 6", "tests/test_philox.py"),
     Fault("half of the seed", "philox.py", "(seed >> 32) & _LOW_32", "seed & _LOW_32", "tests/test_philox.py"),
-    Fault("rounded down threshold", "patterns.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS),
-    Fault("stream shared by patterns", "patterns.py", "stream: ClassVar[int] = 1", "stream: ClassVar[int] = 0", MASKS),
-    Fault("lowest ranks kept", "patterns.py", "descending=True", "descending=False", MASKS),
-    Fault("no key kept", "patterns.py", "* geometry.num_keys).clamp(min=1)", "* geometry.num_keys)", MASKS),
-    Fault("token per head", "patterns.py", "_heads(geometry, seed)[:, :1]", "_heads(geometry, seed)", MASKS),
     Fault(
-        "seed probability is the ratio", "patterns.py", "    return (low + high) / 2", "    return drop_ratio", MASKS
+        "rounded down threshold", "patterns/bits.py", "torch.round(drop_ratio * 65536)", "(drop_ratio * 65535)", MASKS
     ),
-    Fault("cross drops squares", "patterns.py", "-1) | _smear(seeds, self.window_size, -2)", "-1)", MASKS),
+    Fault(
+        "stream shared by patterns",
+        "patterns/column.py",
+        "stream: ClassVar[int] = 1",
+        "stream: ClassVar[int] = 0",
+        MASKS,
+    ),
+    Fault("lowest ranks kept", "patterns/token.py", "descending=True", "descending=False", MASKS),
+    Fault("no key kept", "patterns/token.py", "* geometry.num_keys).clamp(min=1)", "* geometry.num_keys)", MASKS),
+    Fault(
+        "token per head", "patterns/token.py", "bits.heads(geometry, seed)[:, :1]", "bits.heads(geometry, seed)", MASKS
+    ),
+    Fault(
+        "seed probability is the ratio",
+        "patterns/windows.py",
+        "    return (low + high) / 2",
+        "    return drop_ratio",
+        MASKS,
+    ),
+    Fault("cross drops squares", "patterns/windows.py", "-1) | _smear(seeds, self.window_size, -2)", "-1)", MASKS),
     Fault(
         "prefix tokens never dropped",
-        "patterns.py",
+        "patterns/grid.py",
         "Element().keep(seed, drop_ratio, prefix)",
-        "~seeds[..., 0, :1]",
+        "keep_patches[..., :1] | True",
         MASKS,
     ),
     Fault("ranks draw alike", "philox.py", "if rank else seed", "if rank < 0 else seed", "tests/test_philox.py"),
@@ -177,6 +191,42 @@ FAULTS = [
     Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(
         "ratios without memory", "adapters/slot.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
+    ),
+    Fault(
+        "a draw for each key of a window",
+        "patterns/windows.py",
+        "max(1.0, geometry.num_keys / self.num_cells)",
+        "geometry.num_keys",
+        USERS_PATTERNS,
+    ),
+    Fault(
+        "a draw for each query of a column",
+        "patterns/column.py",
+        "num_heads * geometry.num_keys",
+        "num_heads * geometry.num_keys * geometry.num_queries",
+        USERS_PATTERNS,
+    ),
+    Fault("whole keys forgotten", "patterns/token.py", "return 1 / geometry.num_keys", "return 2**-16", USERS_PATTERNS),
+    Fault(
+        "a tolerance of everything", "patterns/pattern.py", "_NUM_SIGMAS = 6.0", "_NUM_SIGMAS = 60.0", USERS_PATTERNS
+    ),
+    Fault("two patterns of one stream", "patterns/registry.py", "or owner is not None:", "or False:", USERS_PATTERNS),
+    Fault(
+        "a name taken over", "patterns/registry.py", "if name in PATTERNS and not", "if False and not", USERS_PATTERNS
+    ),
+    Fault(
+        "a softmax by keyword runs past",
+        "adapters/class_swap.py",
+        "zip(_SOFTMAXES[func], args, strict=False)) | kwargs",
+        "zip(_SOFTMAXES[func], args, strict=False))",
+        OWN_SOFTMAX,
+    ),
+    Fault(
+        "nn.Softmax is not seen", "adapters/class_swap.py", "    F.softmax: (", "    F.gumbel_softmax: (", OWN_SOFTMAX
+    ),
+    Fault("folded heads are images", "adapters/class_swap.py", "num_heads_of(module) or 1)", "1)", OWN_SOFTMAX),
+    Fault(
+        "its own dropout beside ours", "adapters/class_swap.py", "if func is F.dropout and", "if False and", OWN_SOFTMAX
     ),
     Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
     Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),
@@ -496,7 +546,7 @@ FAULTS = [
     ),
     Fault(
         "kept tokens are the dropped ones",
-        "patterns.py",
+        "patterns/token.py",
         "[:, 0, 0, : self.num_kept(drop_ratio, geometry.num_keys)]",
         "[:, 0, 0, -self.num_kept(drop_ratio, geometry.num_keys) :]",
         "tests/adapters/test_token_selection.py",
@@ -610,7 +660,7 @@ FAULTS = [
     Fault(
         "a threshold stays behind its ratio",
         "adapters/device_ratio.py",
-        "            tensor.fill_(int(_threshold(pattern, ratio, grid_size)))",
+        "            tensor.fill_(int(pattern.seed_threshold(ratio, grid_size)))",
         "            tensor.add_(0)",
         "tests/adapters/test_device_ratio.py",
     ),
@@ -624,8 +674,8 @@ FAULTS = [
     Fault(
         "a given threshold unread",
         "ops/call.py",
-        "return self.pattern.keep(self.seed, self.drop_ratio, geometry, self.seed_threshold)",
-        "return self.pattern.keep(self.seed, self.drop_ratio, geometry)",
+        "if self.seed_threshold is not None:",
+        "if False:",
         "tests/adapters/test_device_ratio.py",
     ),
 ]

@@ -11,9 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 import dropkey
 from dropkey.ops.backend import Backend
 from dropkey.ops.dispatch import BACKENDS
+from dropkey.patterns import PATTERNS
 
 RUNNABLE = [name for name, backend in BACKENDS.items() if backend.unavailable() is None]
-PATTERNS = ("element", "column", "token", "block", "cross")
 every_backend = pytest.mark.parametrize("backend", RUNNABLE)
 
 
@@ -358,7 +358,7 @@ def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "cpu"])
-@pytest.mark.parametrize("pattern", ["element", "column", "token", "block", "cross"])
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_default_device_does_not_matter(backend, pattern):
     if dropkey.backends()[backend] != "available":
         pytest.skip(dropkey.backends()[backend])

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkey
 from dropkey.ops.dispatch import BACKENDS
+from dropkey.patterns import PATTERNS
 
 RUNNABLE = [name for name, backend in BACKENDS.items() if backend.unavailable() is None]
-PATTERNS = ("element", "column", "token", "block", "cross")
 GRID = {"grid_size": (2, 4), "num_prefix_tokens": 1}
 
 

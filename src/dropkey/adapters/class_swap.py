@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
 from dropkey.adapters.inner_checkpoint import refuse_inner_checkpoint
 from dropkey.adapters.layout import fold, unfold
+from dropkey.adapters.registry import entry_for
 from dropkey.adapters.site import Site, attach, detach, mixer_of, require_called, site_of
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
@@ -28,7 +30,13 @@ from dropkey.ops.transforms import saving_hooks
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
 
-_SOFTMAXES = (torch.Tensor.softmax, torch.softmax, F.softmax)
+# Each softmax of torch, with its parameters in order; nn.Softmax calls the functional one.
+_SOFTMAXES: dict[Callable[..., Any], tuple[str, ...]] = {
+    torch.Tensor.softmax: ("input", "dim", "dtype"),
+    torch.softmax: ("input", "dim", "dtype"),
+    torch.special.softmax: ("input", "dim", "dtype"),
+    F.softmax: ("input", "dim", "_stacklevel", "dtype"),
+}
 _FILLS = (torch.Tensor.masked_fill, torch.masked_fill)
 
 
@@ -41,6 +49,7 @@ class Routing(TorchFunctionMode):
         self.forward = forward
         self.num_heads = num_heads
         self.autograd = _autograd_state()
+        self.weights: Tensor | None = None  # that a softmax has just given, where the module's own dropout gives way
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -50,7 +59,9 @@ class Routing(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
         if func in _SOFTMAXES and entry.routes_softmax:
-            return self._softmax(func, *args, **kwargs)
+            return self._softmax(func, args, kwargs)
+        if func is F.dropout and self.weights is not None and args[:1] and args[0] is self.weights:
+            return self.weights
         if func in _FILLS and entry.window_mask_value is not None:
             return self._masked_fill(func, *args, **kwargs)
         if func is F.multi_head_attention_forward:
@@ -77,7 +88,8 @@ class Routing(TorchFunctionMode):
         if layout is None:
             raise SiteError(
                 f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
-                f"{tuple(query.shape)}, but only (batch, heads, tokens, head_dim) is known here: it needs an adapter"
+                f"{tuple(query.shape)}, but only (batch, heads, tokens, head_dim) is known here: register the class "
+                "with layout='b' if that is (batch * heads, tokens, head_dim)"
             )
         try:
             lengths = query.shape[-2], key.shape[-2]
@@ -98,15 +110,18 @@ class Routing(TorchFunctionMode):
         if self.autograd is not None and self.autograd[0] and _autograd_state() != self.autograd:
             refuse_inner_checkpoint(self.site)
 
-    def _softmax(self, func: Callable[..., Tensor], logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        dim = kwargs.get("dim", args[0] if args else None)
+    def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        given = dict(zip(_SOFTMAXES[func], args, strict=False)) | kwargs
+        logits: Tensor = given["input"]
         layout = self._layout(logits)
-        if layout is None or dim not in (-1, logits.dim() - 1):
-            return func(logits, *args, **kwargs)
+        if layout is None or given.get("dim") not in (-1, logits.dim() - 1) or "out" in given:
+            return func(*args, **kwargs)
         self._refuse_inner_checkpoint()
-        wide = logits.to(kwargs.get("dtype") or logits.dtype)
+        wide = logits.to(given.get("dtype") or logits.dtype)
         attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
-        return unfold(attn, layout, _num_windows(logits, layout))
+        attn = unfold(attn, layout, _num_windows(logits, layout))
+        self.weights = attn if any(slot.enabled for slot in self.site.droppers()) else None
+        return attn
 
     def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
         """Let a module write its window mask with forbidden keys in place of its finite number."""
@@ -120,17 +135,17 @@ class Routing(TorchFunctionMode):
         return "bh" if tensor.dim() == 4 else None
 
     def _fold(self, tensor: Tensor, layout: str) -> Tensor:
+        if layout.startswith("g") and tensor.shape[0] % self.num_heads:
+            raise SiteError(
+                f"{self.site.label} attends with a tensor of shape {tuple(tensor.shape)}, whose first axis is not a "
+                f"multiple of its {self.num_heads} heads"
+            )
         return fold(tensor, layout, self.num_heads)
 
 
 def _autograd_state() -> tuple[bool, object] | None:
     """What a checkpoint changes while it runs: whether gradients are recorded, and how tensors are saved for them."""
     return None if torch.compiler.is_compiling() else (torch.is_grad_enabled(), saving_hooks())
-
-
-def _num_heads(module: nn.Module) -> int:
-    heads = getattr(module, "num_heads", None) or getattr(module, "num_attention_heads", None)
-    return heads if isinstance(heads, int) else 1
 
 
 def _num_windows(tensor: Tensor, layout: str) -> int:
@@ -155,6 +170,12 @@ def check_swappable(name: str, module: nn.Module) -> None:
         raise SiteError(
             f"{name} ({type(module).__name__}) has a forward of its own set on the instance, which would hide ours: "
             "apply dropkey before whatever patches this module"
+        )
+    entry = entry_for(module)
+    if entry is not None and entry.layout == "g" and num_heads_of(module) is None:
+        raise SiteError(
+            f"{name} ({type(module).__name__}) has batch and heads on one axis and does not say how many heads: set "
+            f"one of {', '.join(HEAD_COUNTS)} on it"
         )
     problem = implementation_problem(module)
     if problem is not None:
@@ -222,7 +243,7 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
 
 def _routed(base: type[nn.Module], module: nn.Module, site: Site, forward: Pass, *args: Any, **kwargs: Any) -> Any:
     """Run a module's own forward with its attention calls sent to the site."""
-    with Routing(site, forward, _num_heads(module)):
+    with Routing(site, forward, num_heads_of(module) or 1):
         out = base.forward(module, *args, **kwargs)
     require_called(site, forward)
     return out

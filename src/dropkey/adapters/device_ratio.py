@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dropkey.patterns import Block, Cross, Pattern
+from dropkey.patterns import Pattern
 
 __all__ = ["DeviceRatio"]
 
@@ -35,7 +35,7 @@ class DeviceRatio:
         for tensor in self._ratios.values():
             tensor.fill_(float(ratio))
         for (_, pattern, grid_size), tensor in self._thresholds.items():
-            tensor.fill_(int(_threshold(pattern, ratio, grid_size)))
+            tensor.fill_(int(pattern.seed_threshold(ratio, grid_size)))
 
     def on(self, device: torch.device, ratio: Tensor) -> Tensor:
         """Return the ratio, float64 (), on a device; what is there already is not read.
@@ -55,18 +55,13 @@ class DeviceRatio:
         self, device: torch.device, ratio: Tensor, pattern: Pattern, grid_size: tuple[int, int] | None
     ) -> Tensor | None:
         """Return the threshold of seed points, int64 (), on a GPU; None where the pattern has none, or elsewhere."""
-        if device.type != self._kind or grid_size is None or not isinstance(pattern, Block | Cross):
+        if device.type != self._kind or grid_size is None or not pattern.has_seed_threshold:
             return None
         place = device, pattern, grid_size
         if place not in self._thresholds:
             if torch.compiler.is_compiling():
                 return None
             with _disable_current_modes(), torch.inference_mode(False):
-                number = int(_threshold(pattern, ratio, grid_size))
+                number = int(pattern.seed_threshold(ratio, grid_size))
                 self._thresholds[place] = torch.full((), number, dtype=torch.int64, device=device)
         return self._thresholds[place]
-
-
-def _threshold(pattern: Pattern, ratio: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    assert isinstance(pattern, Block | Cross)
-    return pattern.seed_threshold(ratio, grid_size)

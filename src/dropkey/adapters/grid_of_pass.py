@@ -1,4 +1,4 @@
-"""The patch grid of a forward pass, as the input of this very pass has it: what windows must be drawn on."""
+"""The patch grid of a forward pass, as the input of this very pass has it: what windows and the like are drawn on."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from dropkey.adapters.discover import attention_modules
 from dropkey.adapters.geometry import around_of, geometry_of, pair
 from dropkey.adapters.site import Site
 from dropkey.errors import SiteError
-from dropkey.patterns import Block, Cross
 
 __all__ = ["check_grid", "grids_of_pass"]
 
@@ -46,10 +45,10 @@ def grids_of_pass(model: nn.Module) -> Iterator[dict[nn.Module, Grid]]:
 
 
 def check_grid(site: Site, grid: Grid | None) -> None:
-    """Raise a SiteError if windows were drawn on another grid than that of the pass."""
+    """Raise a SiteError if a pattern was drawn on another grid than that of the pass."""
     for record in site.records or []:
         draw = record.call.draw
-        if grid is None or draw is None or not isinstance(draw.pattern, Block | Cross) or draw.grid_size is None:
+        if grid is None or draw is None or not draw.pattern.needs_grid or draw.grid_size is None:
             continue
         drawn = draw.grid_size
         if drawn != grid and drawn[0] * drawn[1] == grid[0] * grid[1]:

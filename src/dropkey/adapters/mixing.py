@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from dropkey.adapters.discover import Found
+from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
 from dropkey.adapters.site import MIXER
 from dropkey.errors import SiteError
 from dropkey.ops.reattention import GatedHeadMixing
 from dropkey.regularizers import ReAttention
 
 __all__ = ["blocks_to_mix", "check_mixable", "not_plain", "put_in", "take_out"]
-
-_NUM_HEADS = ("num_heads", "num_attention_heads", "n_heads", "nhead", "heads")
 
 
 def blocks_to_mix(found: Sequence[Found], regularizer: ReAttention) -> list[Found]:
@@ -76,11 +75,10 @@ def _no_fast_path(module: nn.Module, args: tuple[object, ...]) -> None:
 
 
 def _num_heads(f: Found) -> int:
-    for name in _NUM_HEADS:
-        count = getattr(f.module, name, None)
-        if isinstance(count, int):
-            return count
-    raise SiteError(
-        f"{f.name} ({type(f.module).__name__}) does not say how many heads it has, as {' or '.join(_NUM_HEADS)}: "
-        "Re-attention needs to know"
-    )
+    count = num_heads_of(f.module)
+    if count is None:
+        raise SiteError(
+            f"{f.name} ({type(f.module).__name__}) does not say how many heads it has, as {' or '.join(HEAD_COUNTS)}: "
+            "Re-attention needs to know"
+        )
+    return count

@@ -69,7 +69,7 @@ class Settings(NamedTuple):
         }
 
     def check_fits(self, rows: Sequence[tuple[str, Site, Slot]]) -> None:
-        """Raise an ArgumentError if these are settings of another regulariser, or of other sites."""
+        """Raise an ArgumentError if these are settings of another regularizer, or of other sites."""
         applied = rows[0][2].regularizer
         if _fixed(applied) != _fixed(self.regularizer):
             raise ArgumentError(
@@ -88,7 +88,7 @@ def _fixed(regularizer: Regularizer) -> tuple[Any, ...]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Pattern):
-        return {"name": value.name, **{field.name: getattr(value, field.name) for field in fields(value)}}
+        return {"name": value.name, **{option: getattr(value, option) for option in value.options()}}
     return list(value) if isinstance(value, tuple) else value
 
 

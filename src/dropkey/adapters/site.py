@@ -366,7 +366,8 @@ def require_called(site: Site, forward: Pass) -> None:
     if not forward.num_calls:
         raise SiteError(
             f"{site.name} ({site.original_class.__name__}) ran without calling scaled_dot_product_attention, "
-            "so nothing could be dropped: this class needs an adapter of its own"
+            "so nothing could be dropped: if its forward computes the softmax itself, register the class with "
+            "softmax=True, and with layout='b' if it does so on (batch * heads, queries, keys)"
         )
     if not torch.compiler.is_compiling():
         site.calls_per_pass = forward.num_calls

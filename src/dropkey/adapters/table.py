@@ -12,7 +12,7 @@ from dropkey.adapters.slot import Slot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.ops.ordinary import is_plain
-from dropkey.patterns import Element, Token
+from dropkey.patterns import Element, Pattern
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
 from dropkey.schedules import drawn_ratio
 
@@ -63,13 +63,11 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 def _ratio(site: Site, slot: Slot) -> str:
     shown = f"{drawn_ratio(slot.drop_ratio):.4g}"
     pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
-    if not (isinstance(pattern, Token) and slot.drop_ratio > 0):
+    if not isinstance(pattern, Pattern) or slot.drop_ratio == 0:
         return shown
-    if site.grid_size is None:
-        return f"{shown} (rounded to whole keys)"
-    num_keys = site.grid_size[0] * site.grid_size[1] + site.num_prefix_tokens
-    dropped = num_keys - Token.num_kept(slot.drop_ratio, num_keys)
-    return f"{shown} ({dropped} of {num_keys} keys: {dropped / num_keys:.4g})"
+    num_keys = None if site.grid_size is None else site.grid_size[0] * site.grid_size[1] + site.num_prefix_tokens
+    true = pattern.true_ratio(slot.drop_ratio, num_keys)
+    return f"{shown} ({true})" if true else shown
 
 
 def _mixing(module: nn.Module, slot: Slot) -> list[str]:

@@ -1,4 +1,4 @@
-"""The proof that a regulariser acts: every site against the reference, on the user's own input."""
+"""The proof that a regularizer acts: every site against the reference, on the user's own input."""
 
 import contextlib
 import math
@@ -16,15 +16,14 @@ from dropkey.adapters.slot import Slot
 from dropkey.adapters.table import shown, text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
-from dropkey.ops.call import AttentionCall
+from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.reference import weights
-from dropkey.patterns import Block, Column, Cross, Token
+from dropkey.patterns import Element, Geometry
 from dropkey.regularizers import AttentionDropout
 
 __all__ = ["SiteCheck", "Verification", "verify"]
 
-_NUM_SIGMAS = 6.0  # a right site fails by chance once in 5e8 checks
 _CHANCE = 1e-9
 
 
@@ -96,7 +95,7 @@ def _check_evaluation(
     same = len(with_slots) == len(without) and all(map(_equal, with_slots, without))
     if not same:
         raise SiteError(
-            f"in evaluation mode this {type(model).__name__} gives another output than without the regulariser"
+            f"in evaluation mode this {type(model).__name__} gives another output than without the regularizer"
         )
 
 
@@ -141,15 +140,15 @@ def _check_record(site: Site, slot: Slot, record: Record) -> SiteCheck:
     call = record.call
     if isinstance(slot.regularizer, AttentionDropout):
         _check_differs(site, slot, record)
-        share, count, error = _share_of_dropped_weights(slot, call), float(math.prod(call.mask_shape)), math.nan
+        share, error = _share_of_dropped_weights(slot, call), math.nan
+        bound = Element().share_tolerance(slot.drop_ratio, Geometry(*call.mask_shape))
     else:
         if call.draw is None:
             raise SiteError(f"{site.name} drops nothing in training mode")
         keep = _exported_mask(record)
-        share, count = 1 - keep.double().mean().item(), _independent_draws(record)
-        error = _difference(site, record, keep)
+        share, error = 1 - keep.double().mean().item(), _difference(site, record, keep)
+        bound = call.draw.pattern.share_tolerance(slot.drop_ratio, _geometry(record, call.draw))
         _check_whole_module(site, record)
-    bound = _NUM_SIGMAS * math.sqrt(slot.drop_ratio * (1 - slot.drop_ratio) / count) + _rounding(slot, call)
     if abs(share - slot.drop_ratio) > bound:
         raise SiteError(f"{site.name} drops {share:.4f} of its keys, not {slot.drop_ratio:.4f} +- {bound:.4f}")
     return SiteCheck(site.name, slot.drop_ratio, share, error, 1)
@@ -159,17 +158,14 @@ def _exported_mask(record: Record) -> Tensor:
     """The mask of the record's draw as ``keep_mask`` gives it, repeated for maps that share it."""
     draw = record.call.draw
     assert draw is not None
-    batch, num_maps, num_queries, num_keys = record.call.mask_shape
+    geometry = _geometry(record, draw)
     keep = keep_mask(
-        batch,
-        num_maps // record.maps_per_mask,
-        num_queries,
-        num_keys,
+        *geometry[:4],
         drop_ratio=float(draw.drop_ratio),
         pattern=draw.pattern,
         seed=draw.seed,
-        grid_size=draw.grid_size,
-        num_prefix_tokens=draw.num_prefix_tokens,
+        grid_size=geometry.grid_size,
+        num_prefix_tokens=geometry.num_prefix_tokens,
         device=draw.seed.device,
     )
     return per_map(keep, record.maps_per_mask)
@@ -199,7 +195,7 @@ def _check_differs(site: Site, slot: Slot, record: Record) -> None:
     untouched = attn @ value
     visible = 1e-3 * untouched.abs().max()
     keep = _fresh_keep(slot, call)
-    if keep is not None:  # renormalised weights of values that are all the same give the same: a DETR's first queries
+    if keep is not None:  # renormalized weights of values that are all the same give the same: a DETR's first queries
         value = value - value.mean(-2, keepdim=True)
     shows = ((drop_weights(attn, slot.drop_ratio, keep) - attn) @ value).abs().max() > visible
     if shows and (record.out.to(attn.dtype) - untouched).abs().max() <= visible:
@@ -218,29 +214,18 @@ def _share_of_dropped_weights(slot: Slot, call: AttentionCall) -> float:
 
 
 def _fresh_keep(slot: Slot, call: AttentionCall) -> Tensor | None:
-    """Draw a mask for the renormalised form of the baseline; None for torch's form, which draws its own."""
+    """Draw a mask for the renormalized form of the baseline; None for torch's form, which draws its own."""
     assert isinstance(slot.regularizer, AttentionDropout)
     if not slot.regularizer.renormalize:
         return None
     return keep_mask(*call.mask_shape, drop_ratio=slot.drop_ratio, device=call.query.device)
 
 
-def _independent_draws(record: Record) -> float:
-    """How many independent draws a mask is made of; a window's cells count as one."""
-    assert record.call.draw is not None
-    pattern = record.call.draw.pattern
+def _geometry(record: Record, draw: Draw) -> Geometry:
+    """The shape that a record's mask was drawn for: maps of the same heads share one."""
     batch, num_maps, num_queries, num_keys = record.call.mask_shape
-    count = batch * num_maps // record.maps_per_mask * num_keys
-    if not isinstance(pattern, Column):
-        count *= num_queries
-    cells = pattern.window_size**2 if isinstance(pattern, Block | Cross) else 1
-    return count / cells
-
-
-def _rounding(slot: Slot, call: AttentionCall) -> float:
-    """How far the expected share may lie from the ratio: 16-bit thresholds, and whole keys under Token."""
-    is_token = isinstance(getattr(slot.regularizer, "pattern", None), Token)
-    return 1.0 / call.key.shape[2] if is_token else 2**-16
+    num_heads = num_maps // record.maps_per_mask
+    return Geometry(batch, num_heads, num_queries, num_keys, draw.grid_size, draw.num_prefix_tokens)
 
 
 @contextlib.contextmanager

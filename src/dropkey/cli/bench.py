@@ -7,7 +7,7 @@ from typing import Any
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, did_you_mean
-from dropkey.patterns import PATTERNS
+from dropkey.patterns import PATTERNS, Pattern
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["run"]
@@ -16,7 +16,6 @@ _KINDS = {
     "attention": "time and memory of attention alone, over a list of shapes",
     "model": "time of a whole training step of a timm model",
 }
-_NO_GRID = ("element", "column", "token")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,7 +51,7 @@ def _parser(kind: str) -> Parser:
         "--shape", type=str, default=None, help="B,H,N,D with commas between; four usual ones by default"
     )
     parser.add_argument("--dtype", type=str, default="float32", help="float32, bfloat16 or float16")
-    parser.add_argument("--pattern", type=str, default="element", help=f"one of {', '.join(_NO_GRID)}")
+    parser.add_argument("--pattern", type=str, default="element", help=f"one of {', '.join(_without_grid())}")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds; the median is reported")
     parser.add_argument("--compiled", action="store_true", help="also the paper's two lines under torch.compile")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
@@ -63,9 +62,10 @@ def _attention(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     _check(options)
     if options["dtype"] not in ("float32", "bfloat16", "float16"):
         raise ArgumentError(f"--dtype must be float32, bfloat16 or float16, got {options['dtype']!r}")
-    if options["pattern"] not in _NO_GRID:
-        hint = "" if options["pattern"] in PATTERNS else did_you_mean(options["pattern"], _NO_GRID)
-        raise ArgumentError(f"--pattern must be one of {', '.join(_NO_GRID)}, got {options['pattern']!r}{hint}")
+    patterns = _without_grid()
+    if options["pattern"] not in patterns:
+        hint = "" if options["pattern"] in PATTERNS else did_you_mean(options["pattern"], patterns)
+        raise ArgumentError(f"--pattern must be one of {', '.join(patterns)}, got {options['pattern']!r}{hint}")
     shapes = _shape(options["shape"])
     from dropkey.bench.attention import SHAPES, bench_attention
 
@@ -78,6 +78,11 @@ def _attention(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         compiled=options["compiled"],
         memory=not options["no_memory"],
     )
+
+
+def _without_grid() -> dict[str, type[Pattern]]:
+    """The patterns that tokens of any kind can lose."""
+    return {name: pattern for name, pattern in PATTERNS.items() if not pattern.needs_grid}
 
 
 def _model(options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser, add_fields, values_of
 from dropkey.errors import ArgumentError, RunError, first_line
-from dropkey.tasks.config import TrainConfig, build_regularizer, check_ranges, option, parse_model_kwargs
+from dropkey.tasks.config import (
+    PATTERN_HELP,
+    WINDOW_SIZE_HELP,
+    TrainConfig,
+    build_regularizer,
+    check_ranges,
+    option,
+    parse_model_kwargs,
+)
 
 __all__ = ["VerifyConfig", "run"]
 
@@ -29,8 +37,8 @@ class VerifyConfig:
     img_size: int | None = option(None, "side of the input in pixels; by default the model's own", at_least=1)
     drop_ratio: float = option(0.3, "share of keys dropped in the first block")
     schedule: str = option("constant", "drop ratio over depth; constant tries every block")
-    pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
-    window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
+    pattern: str = option("element", PATTERN_HELP)
+    window_size: int | None = option(None, WINDOW_SIZE_HELP)
     batch_size: int = option(4, "images or videos in the trial", at_least=1)
     seed: int = option(0, "seed of the weights and masks", at_least=0)
 

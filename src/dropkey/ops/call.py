@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dropkey.errors import ArgumentError
 from dropkey.ops.transforms import check_randomness
-from dropkey.patterns import Block, Cross, Geometry, Pattern
+from dropkey.patterns import Geometry, Pattern
 from dropkey.philox import draw_seed, seed_tensor
 from dropkey.schedules import check_base_ratio
 
@@ -26,7 +26,7 @@ class Draw(NamedTuple):
     seed: Tensor  # int64 (), on the query's device
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
-    seed_threshold: Tensor | None = None  # of block and cross, int64 (): found from the ratio where it is not given
+    seed_threshold: Tensor | None = None  # int64 (), where the pattern has one and it was found before the call
 
     @classmethod
     def of(
@@ -62,8 +62,8 @@ class Draw(NamedTuple):
         """Return the keep mask, bool, broadcastable to (B, H, Nq, Nk)."""
         geometry = Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
         self.pattern.check(geometry)
-        if isinstance(self.pattern, Block | Cross):
-            return self.pattern.keep(self.seed, self.drop_ratio, geometry, self.seed_threshold)
+        if self.seed_threshold is not None:
+            return self.pattern.keep_below(self.seed_threshold, self.seed, self.drop_ratio, geometry)
         return self.pattern.keep(self.seed, self.drop_ratio, geometry)
 
 
@@ -127,9 +127,9 @@ def _number(drop_ratio: float, device: torch.device, pattern: Pattern) -> Tensor
     """Return a ratio as float64 (), on the CPU, where reading it waits for nothing.
 
     In a graph that is compiled for a GPU it is made there: a lone number on the CPU would cost the graph a C++ compiler
-    and its capture as a CUDA graph. Block and cross read it on the CPU.
+    and its capture as a CUDA graph. Patterns with a threshold of seeds read it on the CPU.
     """
-    if torch.compiler.is_compiling() and device.type == "cuda" and not isinstance(pattern, Block | Cross):
+    if torch.compiler.is_compiling() and device.type == "cuda" and not pattern.has_seed_threshold:
         return torch.full((), drop_ratio, dtype=torch.float64, device=device)
     return torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
 

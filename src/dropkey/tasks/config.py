@@ -8,11 +8,13 @@ from typing import Any, Literal
 import yaml
 
 from dropkey.errors import ArgumentError, did_you_mean
-from dropkey.patterns import PATTERNS, Pattern
+from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 from dropkey.schedules import Schedule, check_drop_ratio
 
 __all__ = [
+    "PATTERN_HELP",
+    "WINDOW_SIZE_HELP",
     "TrainConfig",
     "build_re_attention",
     "build_regularizer",
@@ -21,6 +23,9 @@ __all__ = [
     "option",
     "parse_model_kwargs",
 ]
+
+PATTERN_HELP = f"which keys are dropped together: {', '.join(PATTERNS)}"
+WINDOW_SIZE_HELP = f"side of the windows of {' and '.join(taking('window_size'))}, an odd number of patches"
 
 _SAID_ELSEWHERE = {
     "num_classes": "known from the data",
@@ -64,8 +69,8 @@ class TrainConfig:
         "linear_decay",
         "drop ratio over depth: linear_decay, constant, linear_growth, cosine_decay, or ratios with commas between",
     )
-    pattern: str = option("element", "which keys are dropped together: element, column, token, block, cross")
-    window_size: int | None = option(None, "side of the windows of block and cross, an odd number of patches")
+    pattern: str = option("element", PATTERN_HELP)
+    window_size: int | None = option(None, WINDOW_SIZE_HELP)
     re_attention: str | None = option(None, "DeepViT's mixing of attention maps over heads: all, or the last N blocks")
     map_similarity_loss: float = option(
         0.0, "weight of DeepViT's loss, how alike the attention maps of neighbouring blocks are; 0 for none", at_least=0
@@ -94,7 +99,7 @@ class TrainConfig:
     mixup: float | None = option(None, "alpha of mixup; 0 for none", at_least=0)
     cutmix: float | None = option(None, "alpha of cutmix; 0 for none", at_least=0)
     rand_augment: float | None = option(None, "magnitude of timm's RandAugment, up to 10; 0 for none", at_least=0)
-    color_jitter: float | None = option(None, "strength of changes of brightness and colour; 0 for none", at_least=0)
+    color_jitter: float | None = option(None, "strength of changes of brightness and color; 0 for none", at_least=0)
     random_erasing: float | None = option(None, "share of images with an erased rectangle", at_least=0, below=1)
     seed: int = option(0, "seed of everything random", at_least=0)
 
@@ -220,6 +225,9 @@ def _schedule(text: str) -> Schedule:
 def _pattern(name: str, window_size: int | None) -> str | Pattern:
     if window_size is None:
         return name
-    if name not in ("block", "cross"):
-        raise ArgumentError(f"--window-size belongs to the patterns block and cross, not to {name!r}")
-    return PATTERNS[name](window_size)  # type: ignore[call-arg]  # both of these take one
+    named_pattern(name)
+    if name not in taking("window_size"):
+        raise ArgumentError(
+            f"--window-size belongs to the patterns {' and '.join(taking('window_size'))}, not to {name!r}"
+        )
+    return PATTERNS[name](window_size=window_size)  # type: ignore[call-arg]  # an option of this one
