@@ -250,8 +250,8 @@ FAULTS = [
     ),
     Fault(
         "kept rows of the first image for all, without the kernel",
-        "ops/cpu/keep.py",
-        "kept + num_keys * torch.arange",
+        "ops/reference.py",
+        "kept + geometry.num_keys * torch.arange",
         "kept + 0 * torch.arange",
         "tests/adapters/test_token_selection.py",
     ),
