@@ -6,8 +6,8 @@ from torch import Tensor
 from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.cpu import keep, library, projected
+from dropkey.ops.cpu.door import PATTERNS
 from dropkey.ops.cpu.keep import numbers_of
-from dropkey.ops.cpu.library import PATTERNS
 from dropkey.ops.cpu.mixed_operators import mixed_operator
 from dropkey.ops.cpu.operators import attention_operator
 from dropkey.ops.mixing import Mixing

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from dropkey.ops.call import Draw
-from dropkey.ops.cpu.library import PATTERNS, DrawNumbers, list_tokens
+from dropkey.ops.cpu.door import PATTERNS, DrawNumbers, check_draw, check_numbers, check_whole
+from dropkey.ops.cpu.library import kernel
 from dropkey.ops.cpu.operators import mask_operator
 from dropkey.ops.ordinary import is_plain
 from dropkey.ops.transforms import active_transform
@@ -50,8 +51,22 @@ def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
     ratio = draw.drop_ratio.to(torch.float64)
     num_kept = draw.pattern.num_kept(ratio.item(), num_keys)
     rows = torch.empty((batch, num_kept), dtype=torch.int64, device="cpu")  # whatever the default device
-    list_tokens(ratio, draw.seed, num_heads, num_keys, rows)
+    _list_tokens(ratio, draw.seed, num_heads, num_keys, rows)
     return rows
+
+
+def _list_tokens(drop_ratio: Tensor, seed: Tensor, num_heads: int, num_keys: int, rows: Tensor) -> None:
+    """Write which tokens the token pattern keeps, int64 (B, kept), as rows of (B * num_keys) tokens.
+
+    Raises:
+        BackendError: names what does not fit.
+    """
+    batch, num_kept = rows.shape
+    check_numbers(batch=batch, heads=num_heads, keys=num_keys)
+    check_draw(drop_ratio, seed, seed, [PATTERNS.index("token"), 0, 0, 0, 0], num_keys)
+    check_whole("rows", rows, torch.int64, (batch, max(1, round((1 - drop_ratio.item()) * num_keys))))
+    sizes = batch, num_heads, num_keys, num_kept, torch.get_num_threads()
+    kernel().tokens(drop_ratio.data_ptr(), seed.data_ptr(), *sizes, rows.data_ptr())
 
 
 def _why_elsewhere(draw: Draw) -> str | None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.door import check_numbers, check_whole
-from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
+from dropkey.ops.cpu.door import PROJECTION_LAYOUT, check_numbers, check_whole
+from dropkey.ops.cpu.library import kernel
 from dropkey.ops.cpu.operators import NO_SECOND
 from dropkey.ops.projection import Projection
 from dropkey.ops.saved_tensors import as_bits, check_transforms, final, from_bits, of_type
