@@ -110,7 +110,7 @@ def _fingerprint(command: list[str]) -> str:
     digest = hashlib.sha256()
     for part in (*command, _version(command[0]), platform.system(), platform.machine()):
         digest.update(part.encode() + b"\0")
-    for path in sorted(SOURCE.iterdir()):
+    for path in sorted((*SOURCE.glob("*.h"), *SOURCE.glob("*.cpp"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
