@@ -347,6 +347,27 @@ FAULTS = [
         "tests/adapters/test_token_selection.py",
     ),
     Fault(
+        "abilities of whichever backend",
+        "ops/dispatch.py",
+        'BACKENDS.values() if backend == "auto" else (',
+        "BACKENDS.values() if backend else (",
+        "tests/ops/test_projected.py",
+    ),
+    Fault(
+        "abilities of a backend that is not there",
+        "ops/dispatch.py",
+        "if refusal(asked) is None and asked.unavailable() is None:",
+        "if refusal(asked) is None:",
+        "tests/ops/test_abilities.py",
+    ),
+    Fault(
+        "the output without mixing forgotten",
+        "ops/mixed_attention.py",
+        "Mixing(theta, gain, offset, norm.eps, identity, plain, var)",
+        "Mixing(theta, gain, offset, norm.eps, None, None, var)",
+        MIXED,
+    ),
+    Fault(
         "mixed by the matrix transposed",
         "ops/cpu/kernel/mixed_moments.h",
         "slopes[(size_t)(g * 2 * heads + h)] = outer[(size_t)(h * heads + g)];",

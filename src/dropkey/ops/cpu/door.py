@@ -1,8 +1,8 @@
 """The door to native code: nothing is laid out for the kernel that does not fit, whoever calls.
 
 The kernel is called with one row of numbers, and reads and writes by address. Whatever is packed for it, here or in
-``mixed_operators.py`` and ``projected.py``, is checked here tensor by tensor: torch's own class, on the CPU, of the type
-and shape that the others imply, with rows that the kernel can walk along.
+``mixed_operators.py`` and ``projected.py``, is checked here tensor by tensor: torch's own class, on the CPU, of the
+type and shape that the others imply, with rows that the kernel can walk along.
 """
 
 import struct
