@@ -247,7 +247,7 @@ def test_verify_notices_a_fused_form_that_mixes_wrongly(images, monkeypatch):
     handle = dropkey.apply(model, dropkey.ReAttention())
     set_gates(model, 0.25)
     right = site_module.attend_mixed
-    monkeypatch.setattr(site_module, "attend_mixed", lambda call, mixer, plain: right(call, mixer, plain=plain) * 1.01)
+    monkeypatch.setattr(site_module, "attend_mixed", lambda *args, **kwargs: right(*args, **kwargs) * 1.01)
     with pytest.raises(dropkey.DropKeyError, match=r"blocks\.0\.attn differs from the formula"):
         handle.verify(images)
 

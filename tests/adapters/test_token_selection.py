@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dropkey
 from dropkey.adapters import class_swap, site, token_selection
+from dropkey.ops import dispatch
 from dropkey.ops.call import Draw
-from dropkey.ops.cpu import keep, library
+from dropkey.ops.cpu import library
 from dropkey.ops.cpu.operators import attention_operator
-from dropkey.ops.cpu.projected import attend_projected
 from dropkey.ops.dispatch import BACKENDS
 from dropkey.patterns import Geometry
 
@@ -73,8 +73,8 @@ def test_kept_keys_run_on_the_native_kernel(vit, images, monkeypatch):
     seen = []
 
     def attend(*arguments):
-        seen.append(arguments[5].shape)
-        return attend_projected(*arguments)
+        seen.append(arguments[1].shape)
+        return dispatch.attend_projected(*arguments)
 
     monkeypatch.setattr(token_selection, "attend_projected", attend)
     out, grads = gradients(vit, images)
@@ -163,7 +163,7 @@ def test_kept_tokens_are_those_of_the_mask(keys, ratio, monkeypatch):
     draw = Draw.of(dropkey.Token(), ratio, 4, torch.device("cpu"))
     for reason in (library.unavailable(), "it is Sunday"):
         monkeypatch.setattr(library, "unavailable", lambda reason=reason: reason)
-        rows = keep.kept_tokens(draw, Geometry(5, 3, keys, keys))
+        rows = dispatch.kept_tokens(draw, Geometry(5, 3, keys, keys))
         kept = rows - keys * torch.arange(5)[:, None]
         assert torch.equal(torch.zeros_like(mask).scatter(1, kept, True), mask)
         assert kept.shape[1] == mask[0].sum()
@@ -176,7 +176,7 @@ def test_verify_sees_the_mask(vit, images):
 
 def test_verify_notices_wrong_keys(vit, images, monkeypatch):
     handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
-    monkeypatch.setattr(site, "kept_tokens", lambda *arguments: keep.kept_tokens(*arguments).roll(1, 0))
+    monkeypatch.setattr(site, "kept_tokens", lambda *arguments: dispatch.kept_tokens(*arguments).roll(1, 0))
     with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn differs from the reference"):
         handle.verify(images)
 

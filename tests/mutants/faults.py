@@ -300,8 +300,8 @@ FAULTS = [
     ),
     Fault(
         "kept rows of the first image for all, without the kernel",
-        "ops/cpu/keep.py",
-        "kept + num_keys * torch.arange",
+        "ops/reference.py",
+        "kept + geometry.num_keys * torch.arange",
         "kept + 0 * torch.arange",
         "tests/adapters/test_token_selection.py",
     ),
@@ -395,6 +395,27 @@ FAULTS = [
         '_require(backend, None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable())',
         "_require(backend, None)",
         "tests/adapters/test_token_selection.py",
+    ),
+    Fault(
+        "abilities of whichever backend",
+        "ops/dispatch.py",
+        'BACKENDS.values() if backend == "auto" else (',
+        "BACKENDS.values() if backend else (",
+        "tests/ops/test_projected.py",
+    ),
+    Fault(
+        "abilities of a backend that is not there",
+        "ops/dispatch.py",
+        "if refusal(asked) is None and asked.unavailable() is None:",
+        "if refusal(asked) is None:",
+        "tests/ops/test_abilities.py",
+    ),
+    Fault(
+        "the output without mixing forgotten",
+        "ops/mixed_attention.py",
+        "Mixing(theta, gain, offset, norm.eps, identity, plain, var)",
+        "Mixing(theta, gain, offset, norm.eps, None, None, var)",
+        MIXED,
     ),
     Fault(
         "mixed by the matrix transposed",

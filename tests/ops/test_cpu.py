@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import dropkey
 from dropkey.ops.call import AttentionCall, Draw
-from dropkey.ops.cpu import library
+from dropkey.ops.cpu import door, library
 from dropkey.ops.cpu.backend import Cpu
 from dropkey.ops.cpu.keep import numbers_of
 from dropkey.ops.cpu.operators import mask_operator
@@ -249,9 +249,9 @@ def test_reads_and_writes_nothing_outside(tokens, dim, dtype):
     numbers = numbers_of(Draw.of(dropkey.Element(), 0.3, 4, q.device))
     scale = dim**-0.5
     kernel = library.kernel()
-    kernel.forward(library.pack(q, k, v, numbers, scale=scale, outputs=(out,), sums=sums))
+    kernel.forward(door.pack(q, k, v, numbers, scale=scale, outputs=(out,), sums=sums))
     all_outputs = (out, grad_out, *(inside for inside, _ in grads))
-    kernel.backward(library.pack(q, k, v, numbers, scale=scale, outputs=all_outputs, sums=sums))
+    kernel.backward(door.pack(q, k, v, numbers, scale=scale, outputs=all_outputs, sums=sums))
     for (got, storage), want in zip(outputs, wanted, strict=True):
         assert torch.equal(got, want)
         assert storage.isnan().sum() == storage.numel() - got.numel()

@@ -104,15 +104,15 @@ print(number + 1, "calls")
 FAULT = """
 import torch
 from dropkey.ops.call import Draw
-from dropkey.ops.cpu import library
+from dropkey.ops.cpu import door, library
 from dropkey.ops.cpu.keep import numbers_of
 import dropkey
 q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 90, 8), torch.randn(1, 1, 60, 8)
 numbers = numbers_of(Draw.of(dropkey.Element(), 0.3, 4, q.device))
 out, sums = torch.empty_like(q), torch.empty(2, 1, 1, 4)
-library.place_of_rows = lambda name, tensor, dtype, shape: (tensor.data_ptr(), *tensor.stride()[:3])
-library._sizes = lambda query, key, value: (1, 1, 1, 4, 90, 8, 8)
-library.kernel().forward(library.pack(q, k, v, numbers, outputs=(out,), sums=sums))
+door.place_of_rows = lambda name, tensor, dtype, shape: (tensor.data_ptr(), *tensor.stride()[:3])
+door._sizes = lambda query, key, value: (1, 1, 1, 4, 90, 8, 8)
+library.kernel().forward(door.pack(q, k, v, numbers, outputs=(out,), sums=sums))
 """
 
 

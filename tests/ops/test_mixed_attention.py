@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkey
 from dropkey.bench.memory import peak_bytes
 from dropkey.ops.call import AttentionCall, Draw
-from dropkey.ops.cpu import library
+from dropkey.ops.cpu import door, library
 from dropkey.ops.cpu.keep import numbers_of
 from dropkey.ops.cpu.mixed_operators import pack_mixing
 from dropkey.ops.dispatch import attend
@@ -282,9 +282,9 @@ def test_reads_and_writes_nothing_outside(tokens, dim, dtype, training):
     (out, _), (mixed, _), *grads = outputs
     factor_grads = [torch.zeros_like(factor) for factor in factors]
     kernel, nothing = library.kernel(), (None,) * 4
-    problem = library.pack(q, k, v, numbers, outputs=(out,), sums=sums)
+    problem = door.pack(q, k, v, numbers, outputs=(out,), sums=sums)
     kernel.mixed_forward(problem, pack_mixing(training, eps, factors, statistics, nothing, q, mixed))
-    problem = library.pack(q, k, v, numbers, outputs=(mixed, grad_out, *(g for g, _ in grads)), sums=sums)
+    problem = door.pack(q, k, v, numbers, outputs=(mixed, grad_out, *(g for g, _ in grads)), sums=sums)
     kernel.mixed_backward(problem, pack_mixing(training, eps, factors, statistics, factor_grads, q, mixed))
     for inside, storage in outputs:
         assert inside.isfinite().all()

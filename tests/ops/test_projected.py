@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from dropkey.ops.cpu import library
-from dropkey.ops.cpu.projected import attend_projected, can_project
+from dropkey.ops.cpu.projected import attend_projected, why_not_projected
+from dropkey.ops.dispatch import refuses_projection
+from dropkey.ops.projection import Projection
 
 pytestmark = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
 
@@ -119,10 +121,19 @@ def test_tokens_without_keys_reach_nobody_else():
     assert y.isfinite().all()
 
 
-def test_what_it_takes():
-    x, weight, out_weight = torch.ones(2, 5, 48), torch.ones(144, 48), torch.ones(48, 48)
-    assert can_project(x, weight, out_weight, 3)
-    assert not can_project(x, weight, out_weight, 6)  # 8 values a head
-    assert not can_project(x.bfloat16(), weight.bfloat16(), out_weight.bfloat16(), 3)
-    assert not can_project(x, weight, out_weight.double(), 3)
-    assert not can_project(x[:0], weight, out_weight, 3)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"num_heads": 6}, "multiples of 16"),  # 8 values a head
+        ({"x": torch.ones(2, 5, 48, dtype=torch.bfloat16)}, "bfloat16"),
+        ({"out_weight": torch.ones(48, 48, dtype=torch.float64)}, "float64"),
+        ({"x": torch.ones(0, 5, 48)}, "no tokens"),
+        ({"x": torch.ones(2, 5, 48, device="meta")}, "on meta"),
+    ],
+)
+def test_says_why_it_refuses(change, reason):
+    layers = Projection(torch.ones(2, 5, 48), torch.ones(144, 48), None, torch.ones(48, 48), None, 3, 0.25)
+    assert why_not_projected(layers) is None
+    assert reason in why_not_projected(layers._replace(**change))
+    assert f"cpu: {why_not_projected(layers._replace(**change))}" in refuses_projection(layers._replace(**change))
+    assert refuses_projection(layers, "sdpa") == "sdpa: it runs no linear layers"

@@ -222,14 +222,15 @@ class Site:
         if drops_weights or self.maps is not None:
             return False
         backend = "auto" if self.drop is None else self.drop.backend
-        return backend in ("auto", "cpu") and refuses(call, self._mixer(forward)) is None
+        return refuses(call, self._mixer(forward), backend) is None
 
     def _attend_fused(self, forward: Pass, call: AttentionCall) -> Tensor:
         mixer = self._mixer(forward)
         assert isinstance(mixer, HeadMixing)
         with torch.no_grad():  # the fused call gives the gradients of both terms
-            out = attend(call, "auto" if self.drop is None else self.drop.backend)
-        mixed = attend_mixed(call, mixer, plain=out)
+            backend = "auto" if self.drop is None else self.drop.backend
+            out = attend(call, backend)
+        mixed = attend_mixed(call, mixer, plain=out, backend=backend)
         if self.records is not None:
             attn = weights(call, call.keep())
             self.records.append(Record(call, out, drops=call.draw is not None, attn=attn, mixed=mixed))

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.site import Selection, Site
 from dropkey.ops.as_written import is_as_written, is_plain_linear, modes_look_on, nobody_looks_on
-from dropkey.ops.cpu.projected import attend_projected, can_project
-from dropkey.ops.dispatch import BACKENDS
+from dropkey.ops.dispatch import attend_projected, refuses_projection
+from dropkey.ops.projection import Projection
 
 __all__ = ["forward_selected"]
 
@@ -76,11 +76,9 @@ def _masked(site: Site, masked: Callable[[], Any], x: Tensor) -> Any:
 
 
 def _run_whole(module: Any, site: Site, x: Tensor, selection: Selection) -> Tensor:
-    """Both linear layers and the attention between them as one call of the native kernel."""
-    qkv, proj = module.qkv, module.proj
-    scale = module.head_dim**-0.5
-    rows = selection.rows
-    y, out = attend_projected(x, qkv.weight, qkv.bias, proj.weight, proj.bias, rows, module.num_heads, scale)
+    """Both linear layers and the attention between them as one call of a backend."""
+    assert site.drop is not None
+    y, out = attend_projected(_projection(module, x), selection.rows, site.drop.backend)
     if site.records is not None:
         query_weights, kv_weights = _split_weights(module)
         query = _project(x, *query_weights, module.head_dim)
@@ -126,18 +124,22 @@ def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Ten
 
 
 def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
-    """Whether linear layers and attention are one call: on the native kernel, with nothing between them."""
+    """Whether linear layers and attention are one call: on a backend that has it, with nothing between them."""
     assert site.drop is not None
-    if site.drop.backend not in ("auto", "cpu") or BACKENDS["cpu"].unavailable() is not None:
-        return False
-    if modes_look_on() or torch.is_autocast_enabled("cpu") or module.gate is not None:
+    if modes_look_on() or torch.is_autocast_enabled(x.device.type) or module.gate is not None:
         return False
     if not is_plain_linear(module.proj, x) or module.proj.in_features != module.attn_dim:
         return False
-    if not can_project(x, module.qkv.weight, module.proj.weight, module.num_heads):
-        return False
     between = (module.q_norm, module.k_norm, module.norm)
-    return all(nobody_looks_on(layer, {("torch.nn.modules.linear", "Identity")}) for layer in between)
+    if not all(nobody_looks_on(layer, {("torch.nn.modules.linear", "Identity")}) for layer in between):
+        return False
+    return refuses_projection(_projection(module, x), site.drop.backend) is None
+
+
+def _projection(module: Any, x: Tensor) -> Projection:
+    qkv, proj = module.qkv, module.proj
+    scale = module.head_dim**-0.5
+    return Projection(x, qkv.weight, qkv.bias, proj.weight, proj.bias, module.num_heads, scale)
 
 
 def _keys_and_values(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from dropkey.ops.autocast import autocast_like_sdpa
 from dropkey.ops.call import AttentionCall, Draw, is_dropping
-from dropkey.ops.cpu.keep import draw_keep
-from dropkey.ops.dispatch import attend
+from dropkey.ops.dispatch import attend, draw_keep
 from dropkey.ops.operands import broadcast, checked_call
 from dropkey.ops.sdpa import plain
 from dropkey.patterns import Pattern, named_pattern
@@ -113,4 +112,4 @@ def keep_mask(
     if not is_dropping(drop_ratio):
         return torch.ones(shape, dtype=torch.bool, device=device)
     draw = Draw.of(pattern, drop_ratio, seed, device, grid_size, num_prefix_tokens)
-    return draw_keep(draw, *shape).expand(shape).contiguous()
+    return draw_keep(draw, shape).expand(shape).contiguous()

@@ -1,9 +1,9 @@
-"""Which backend runs a call.
+"""The one door to the backends: which of them runs a call, draws a mask, lists tokens, mixes maps or projects.
 
 A new backend is one object of a class derived from ``Backend``, added to ``BACKENDS``: callers do not change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
@@ -11,18 +11,45 @@ from dropkey.errors import ArgumentError, BackendError, did_you_mean, first_line
 from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.cpu.backend import Cpu
-from dropkey.ops.cpu.keep import kept_tokens as tokens_kept_here
+from dropkey.ops.mixing import Mixing
 from dropkey.ops.ordinary import is_ordinary
+from dropkey.ops.projection import Projection
 from dropkey.ops.reference import Reference
 from dropkey.ops.sdpa import Sdpa, plain
-from dropkey.ops.triton import Triton, kept_rows
+from dropkey.ops.triton import Triton
 from dropkey.patterns import Geometry
 
-__all__ = ["attend", "attend_kept", "backends", "check_backend", "is_available", "kept_tokens", "select"]
+__all__ = [
+    "attend",
+    "attend_kept",
+    "attend_mixed",
+    "attend_projected",
+    "backends",
+    "check_backend",
+    "draw_keep",
+    "is_available",
+    "kept_tokens",
+    "refuses_mixing",
+    "refuses_projection",
+    "select",
+]
+
+
+def draw_keep(draw: Draw, mask_shape: tuple[int, int, int, int]) -> Tensor:
+    """Return the keep mask of a draw, the fastest way there is on its device.
+
+    Args:
+        draw: which keys are dropped.
+        mask_shape: (B, H, Nq, Nk).
+
+    Returns:
+        bool, broadcastable to ``mask_shape``; the same bits whichever backend draws them.
+    """
+    return _able(lambda backend: backend.refuses_mask(draw, mask_shape)).draw_keep(draw, mask_shape)
 
 
 # In the order in which "auto" asks them.
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), Cpu(), Sdpa(), Reference())}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), Cpu(), Sdpa(draw_keep), Reference())}
 
 
 def backends() -> dict[str, str]:
@@ -126,8 +153,7 @@ def kept_tokens(draw: Draw, geometry: Geometry) -> Tensor:
     Returns:
         int64 (B, number of kept), as rows of (B * N) tokens, image by image in the order of the keys or of their ranks.
     """
-    rows = kept_rows(draw, geometry) if draw.seed.is_cuda else None
-    return tokens_kept_here(draw, geometry) if rows is None else rows
+    return _able(lambda backend: backend.refuses_tokens(draw)).kept_tokens(draw, geometry)
 
 
 def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:
@@ -138,7 +164,67 @@ def attend_kept(call: AttentionCall, backend: str = "auto") -> Tensor:
     """
     assert call.draw is None
     _require(backend, None if backend == "auto" else BACKENDS[check_backend(backend)].unavailable())
-    asked = BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]
-    ready = (b for b in asked if b.unavailable() is None and b.refuses(call) is None)
+    ready = (b for b in _asked(backend) if b.unavailable() is None and b.refuses(call) is None)
     chosen = next(ready, BACKENDS["sdpa"])
     return chosen.attend(call)
+
+
+def refuses_mixing(call: AttentionCall, backend: str = "auto") -> str | None:
+    """Return why no backend that is asked can mix the maps of a call (Re-attention, see ``Mixing``), or None."""
+    return _refusal(lambda b: b.refuses_mixing(call), backend)
+
+
+def attend_mixed(call: AttentionCall, mixing: Mixing, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Run a call that ``refuses_mixing`` lets pass.
+
+    Returns:
+        (B, H, Nq, Dv) in the query's dtype, and the variance that each head was divided by, float64 (H,).
+
+    Raises:
+        BackendError: no backend that is asked can run it.
+    """
+    return _able(lambda b: b.refuses_mixing(call), backend).attend_mixed(call, mixing)
+
+
+def refuses_projection(projection: Projection, backend: str = "auto") -> str | None:
+    """Return why no backend that is asked can run an attention with its linear layers, or None."""
+    return _refusal(lambda b: b.refuses_projection(projection), backend)
+
+
+def attend_projected(projection: Projection, rows: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Run an attention that ``refuses_projection`` lets pass, from every token to those of ``rows``.
+
+    Args:
+        projection: the input and the linear layers.
+        rows: int64 (B, K), the K tokens of each image that have keys, as rows of ``projection.x.view(B * N, C)``.
+
+    Returns:
+        (B, N, C'), and what the attention gave, (B, N, H * D), to look at: no gradient flows through it.
+
+    Raises:
+        BackendError: no backend that is asked can run it.
+    """
+    return _able(lambda b: b.refuses_projection(projection), backend).attend_projected(projection, rows)
+
+
+def _asked(backend: str) -> Iterable[Backend]:
+    return BACKENDS.values() if backend == "auto" else (BACKENDS[check_backend(backend)],)
+
+
+def _able(refusal: Callable[[Backend], str | None], backend: str = "auto") -> Backend:
+    """Return the first backend asked that has an ability. Whether it is available is asked last: that may build it."""
+    for asked in _asked(backend):
+        if refusal(asked) is None and asked.unavailable() is None:
+            return asked
+    raise BackendError(f"backend {backend!r} cannot do this: {_refusal(refusal, backend)}")
+
+
+def _refusal(refusal: Callable[[Backend], str | None], backend: str) -> str | None:
+    """Return why no backend that is asked has an ability, one reason each, or None."""
+    reasons = []
+    for asked in _asked(backend):
+        reason = refusal(asked) or asked.unavailable()
+        if reason is None:
+            return None
+        reasons.append(f"{asked.name}: {reason}")
+    return "; ".join(reasons)

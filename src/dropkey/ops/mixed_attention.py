@@ -1,9 +1,9 @@
-"""Attention with its maps mixed over the heads, in one call that stores no map: Re-attention on the native kernel.
+"""Attention with its maps mixed over the heads, in one call that stores no map: Re-attention, where a backend has it.
 
     out = (factor * maps) @ value                     maps = HeadMixing(attn)
     out = plain + (gate * (maps - attn)) @ value      for GatedHeadMixing; plain = attn @ value is given
 
-A batch norm takes two numbers a head, and both follow from products of whole maps that the kernel adds up on its way.
+A batch norm takes two numbers per head, and both follow from products of whole maps that a kernel adds up on its way.
 """
 
 from typing import Any
@@ -11,33 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dropkey.ops import dispatch
 from dropkey.ops.as_written import has_plain_parameters, modes_look_on, nobody_looks_on_any
 from dropkey.ops.call import AttentionCall
-from dropkey.ops.cpu.backend import Cpu
-from dropkey.ops.cpu.keep import numbers_of
-from dropkey.ops.cpu.mixed_operators import mixed_operator
+from dropkey.ops.mixing import Mixing
 from dropkey.ops.reattention import GatedHeadMixing, HeadMixing
 from dropkey.ops.statistics import count_batch
-from dropkey.patterns import Geometry
 
 __all__ = ["attend_mixed", "refuses"]
 
-_CPU = Cpu()
 
-
-def refuses(call: AttentionCall, mixer: nn.Module) -> str | None:
-    """Return why a call cannot be fused with this mixing, or None."""
-    return _refuses_call(call) or _refuses_mixer(mixer, call)
-
-
-def _refuses_call(call: AttentionCall) -> str | None:
+def refuses(call: AttentionCall, mixer: nn.Module, backend: str = "auto") -> str | None:
+    """Return why a call cannot be fused with this mixing on a backend, or None."""
     if _is_exporting():
         return "the graph is exported, for programs that do not know our operators"
-    if call.attn_bias is not None or call.is_causal:
-        return "keys are forbidden or biased"
-    if call.query.shape[1] != call.key.shape[1]:
-        return "key heads are shared"
-    return _CPU.refuses(call) or _CPU.unavailable()
+    return dispatch.refuses_mixing(call, backend) or _refuses_mixer(mixer, call)
 
 
 def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
@@ -53,7 +41,7 @@ def _refuses_mixer(mixer: nn.Module, call: AttentionCall) -> str | None:
     if not nobody_looks_on_any(*parts) or modes_look_on():
         return "somebody listens to the mixing, or has replaced its forward"
     if not all(has_plain_parameters(part, call.query.device) for part in parts):
-        return "its parameters are not torch's own on the CPU"
+        return f"its parameters are not torch's own on {call.query.device.type}"
     if any(p.dtype != torch.float32 for p in mixer.parameters()):
         return "its parameters are not float32"
     batch, heads, num_queries, num_keys = call.mask_shape
@@ -67,7 +55,14 @@ def _is_exporting() -> bool:
     return bool(torch.jit.is_tracing() or exporting())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def attend_mixed(call: AttentionCall, mixer: HeadMixing, *, plain: Tensor | None = None, factor: float = 1.0) -> Tensor:
+def attend_mixed(
+    call: AttentionCall,
+    mixer: HeadMixing,
+    *,
+    plain: Tensor | None = None,
+    factor: float = 1.0,
+    backend: str = "auto",
+) -> Tensor:
     """Run a call that ``refuses`` lets pass, and count its batch in the norm's running statistics.
 
     Args:
@@ -76,6 +71,7 @@ def attend_mixed(call: AttentionCall, mixer: HeadMixing, *, plain: Tensor | None
         plain: (B, H, Nq, Dv), the call's output without mixing, for GatedHeadMixing. Query, key and value get the
             gradient of both terms from this call, so it needs no graph.
         factor: of the mixed maps.
+        backend: the one that ``refuses`` was asked about.
 
     Returns:
         (B, H, Nq, Dv) in the query's dtype. There is no second derivative.
@@ -83,8 +79,7 @@ def attend_mixed(call: AttentionCall, mixer: HeadMixing, *, plain: Tensor | None
     norm, theta = mixer.norm, mixer.theta.weight.flatten(1)
     assert isinstance(norm, nn.BatchNorm2d)
     assert mixer.theta.bias is not None
-    if call.draw is not None:
-        call.draw.pattern.check(Geometry(*call.mask_shape, call.draw.grid_size, call.draw.num_prefix_tokens))
+    # What the norm does to the mixed maps is one factor and one offset per head.
     mean = theta.sum(1) / call.mask_shape[3] + mixer.theta.bias  # the weights of a query sum to 1
     gain, offset, var = factor * norm.weight, factor * norm.bias, None
     if norm.training or norm.running_mean is None or norm.running_var is None:
@@ -95,12 +90,9 @@ def attend_mixed(call: AttentionCall, mixer: HeadMixing, *, plain: Tensor | None
     identity = None
     if isinstance(mixer, GatedHeadMixing):
         gain, offset, identity = mixer.gate * gain, mixer.gate * offset, 1 - mixer.gate
-    factors = theta, gain, offset, identity
-    out, _, _, _, batch_var = mixed_operator(
-        call.query, call.key, call.value, plain, *factors, var, norm.eps, call.scale, *numbers_of(call.draw)
-    )
+    mixing = Mixing(theta, gain, offset, norm.eps, identity, plain, var)
+    out, batch_var = dispatch.attend_mixed(call, mixing, backend)
     if norm.training:
         batch, _, num_queries, num_keys = call.mask_shape
         count_batch(norm, mean.detach(), batch_var, batch * num_queries * num_keys)
-    assert isinstance(out, Tensor)
     return out

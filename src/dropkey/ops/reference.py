@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dropkey.ops.autocast import without_autocast
 from dropkey.ops.backend import Backend
-from dropkey.ops.call import AttentionCall
+from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.layout_of_output import laid_out
+from dropkey.patterns import Geometry, Token
 
 __all__ = ["Reference", "dropped_softmax", "weights"]
 
@@ -39,6 +40,24 @@ class Reference(Backend):
             attn = weights(call, call.keep())
             out = (attn @ value.to(attn.dtype)).to(call.query.dtype)
         return laid_out(out, call.query)
+
+    def refuses_mask(self, draw: Draw, mask_shape: tuple[int, int, int, int]) -> str | None:
+        """Return None: torch draws every mask."""
+        return None
+
+    def draw_keep(self, draw: Draw, mask_shape: tuple[int, int, int, int]) -> Tensor:
+        """Return the keep mask of a draw, bool, broadcastable to ``mask_shape`` (B, H, Nq, Nk)."""
+        return draw.keep(*mask_shape)
+
+    def refuses_tokens(self, draw: Draw) -> str | None:
+        """Return None: torch lists the tokens of every draw."""
+        return None
+
+    def kept_tokens(self, draw: Draw, geometry: Geometry) -> Tensor:
+        """Return them as int64 (B, number of kept), rows of (B * N) tokens, in the order of their ranks."""
+        assert isinstance(draw.pattern, Token)
+        kept = draw.pattern.kept_keys(draw.seed, draw.drop_ratio.item(), geometry)
+        return kept + geometry.num_keys * torch.arange(geometry.batch, device=kept.device)[:, None]
 
 
 def weights(call: AttentionCall, keep: Tensor | None) -> Tensor:

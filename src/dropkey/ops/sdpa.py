@@ -1,13 +1,14 @@
 """The portable backend: torch's scaled_dot_product_attention with the keep mask handed to it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dropkey.ops.autocast import without_autocast
 from dropkey.ops.backend import Backend
-from dropkey.ops.call import AttentionCall
-from dropkey.ops.cpu.keep import draw_keep
+from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.layout_of_output import laid_out
 from dropkey.ops.transforms import beyond_fused
 
@@ -15,9 +16,16 @@ __all__ = ["Sdpa", "plain"]
 
 
 class Sdpa(Backend):
-    """Backend for every device and dtype that torch has attention for; the mask takes memory, the weights do not."""
+    """Backend for every device and dtype that torch has attention for; the mask takes memory, the weights do not.
+
+    Args:
+        draw_keep: returns the keep mask of a draw for a shape (B, H, Nq, Nk), the fastest way there is.
+    """
 
     name = "sdpa"
+
+    def __init__(self, draw_keep: Callable[[Draw, tuple[int, int, int, int]], Tensor]) -> None:
+        self._draw_keep = draw_keep
 
     def unavailable(self) -> str | None:
         """Return why this backend cannot run on this machine, or None."""
@@ -32,7 +40,7 @@ class Sdpa(Backend):
         if call.draw is None:
             return plain(call)
         draw, call = call.draw, call.expanded()
-        keep, allowed = draw_keep(draw, *call.mask_shape), call.allowed()
+        keep, allowed = self._draw_keep(draw, call.mask_shape), call.allowed()
         visible = keep if allowed is None else keep & allowed
         has_kept = visible.any(-1, keepdim=True)
         # A row with nothing kept is shown all keys, so that torch has no fully masked row, and is overwritten below.

@@ -133,11 +133,11 @@ def kept_rows(batch, heads, keys, drop_ratio, seed):
 
     import dropkey
     from dropkey.ops.call import Draw
-    from dropkey.ops.triton import kept_rows as rows_of
+    from dropkey.ops.triton import Triton
     from dropkey.patterns import Geometry
 
     draw = Draw.of(dropkey.Token(), drop_ratio, seed, torch.device(DEVICE))
-    return rows_of(draw, Geometry(batch, heads, 1, keys))
+    return Triton().kept_tokens(draw, Geometry(batch, heads, 1, keys))
 
 
 def tile(*sizes):

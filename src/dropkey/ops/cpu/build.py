@@ -127,7 +127,7 @@ def _fingerprint() -> str:
     """Return what the source and the machine are known by."""
     parts = [platform.system(), platform.machine()]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for path in sorted(SOURCE.iterdir()):
+    for path in sorted((*SOURCE.glob("*.h"), *SOURCE.glob("*.cpp"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

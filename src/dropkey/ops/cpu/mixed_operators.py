@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.door import check_whole, place_of_rows
-from dropkey.ops.cpu.library import MIXING_LAYOUT, DrawNumbers, kernel, pack
+from dropkey.ops.cpu.door import MIXING_LAYOUT, DrawNumbers, check_whole, pack, place_of_rows
+from dropkey.ops.cpu.library import kernel
 from dropkey.ops.cpu.operators import DRAW, grads_fake, rows, token_major
 from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.library import DrawNumbers, kernel, pack
+from dropkey.ops.cpu.door import DrawNumbers, pack
+from dropkey.ops.cpu.library import kernel
 from dropkey.ops.layout_of_output import empty_output
 from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
 from dropkey.ops.transforms import saving_hooks

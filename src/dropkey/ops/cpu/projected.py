@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from dropkey.errors import BackendError
-from dropkey.ops.cpu.door import check_numbers, check_whole
-from dropkey.ops.cpu.library import PROJECTION_LAYOUT, kernel
+from dropkey.ops.cpu.door import PROJECTION_LAYOUT, check_numbers, check_whole
+from dropkey.ops.cpu.library import kernel
 from dropkey.ops.cpu.operators import NO_SECOND
+from dropkey.ops.projection import Projection
 from dropkey.ops.saved_tensors import as_bits, check_transforms, final, from_bits, of_type
 
-__all__ = ["attend_projected", "can_project"]
+__all__ = ["attend_projected", "why_not_projected"]
 
 _STEP = 16  # the kernel reads rows in whole groups of so many values
 _LAYERS = ("x", "weight", "bias", "out_weight", "out_bias")
@@ -25,11 +26,17 @@ _NAMES = (*_LAYERS, *_BETWEEN, *(f"grad of {name}" for name in _LAYERS))
 _TENSORS = 21  # of a call, in the order of the kernel's own list
 
 
-def can_project(x: Tensor, weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
-    """Return whether ``attend_projected`` takes tokens and weights of these types and sizes."""
-    sizes = (x.shape[2], weight.shape[0] // 3 // num_heads, out_weight.shape[0])
-    is_float = x.dtype == weight.dtype == out_weight.dtype == torch.float32
-    return is_float and x.device.type == "cpu" and x.numel() > 0 and not any(size % _STEP for size in sizes)
+def why_not_projected(projection: Projection) -> str | None:
+    """Return why ``attend_projected`` does not take tokens and weights of these types and sizes, or None."""
+    x, weight, out_weight = projection.x, projection.weight, projection.out_weight
+    if x.device.type != "cpu":
+        return f"tensors are on {x.device.type}"
+    if not x.dtype == weight.dtype == out_weight.dtype == torch.float32:
+        return f"dtypes are {x.dtype}, {weight.dtype} and {out_weight.dtype}, not float32"
+    if not x.numel():
+        return "there are no tokens"
+    sizes = (x.shape[2], weight.shape[0] // 3 // projection.num_heads, out_weight.shape[0])
+    return f"sizes {sizes} are not all multiples of {_STEP}" if any(size % _STEP for size in sizes) else None
 
 
 def attend_projected(

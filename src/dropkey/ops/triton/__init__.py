@@ -1,5 +1,5 @@
 """The ``triton`` backend: a fused kernel for CUDA and ROCm GPUs, forward and backward, with memory linear in N."""
 
-from dropkey.ops.triton.backend import Triton, kept_rows
+from dropkey.ops.triton.backend import Triton
 
-__all__ = ["Triton", "kept_rows"]
+__all__ = ["Triton"]

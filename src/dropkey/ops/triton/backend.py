@@ -19,7 +19,7 @@ from dropkey.ops.triton import operators
 from dropkey.ops.triton.tiles import IS_INTERPRETING, IS_TESTING
 from dropkey.patterns import Block, Column, Cross, Element, Geometry, Token
 
-__all__ = ["DESIGNS", "Triton", "kept_rows"]
+__all__ = ["DESIGNS", "Triton"]
 
 # Read when this module is imported: a compiled graph cannot ask again.
 IS_INSTALLED = importlib.util.find_spec("triton") is not None
@@ -119,26 +119,27 @@ class Triton(Backend):
         )[0]  # fmt: skip
         return out
 
+    def refuses_tokens(self, draw: Draw) -> str | None:
+        """Return why this backend does not list the tokens that a draw keeps, or None; the first call tests it."""
+        if not IS_INSTALLED or not draw.seed.is_cuda:
+            return "triton is not installed" if draw.seed.is_cuda else "the seed is on no GPU"
+        if type(draw.seed) is not Tensor:
+            return f"the seed is a {type(draw.seed).__name__}"
+        return active_transform() or _why_not_listed(draw.seed.device)
 
-def kept_rows(draw: Draw, geometry: Geometry) -> Tensor | None:
-    """Return the tokens that the token pattern keeps, int64 (B, n), as rows of (B * N) tokens; None: not here.
+    def kept_tokens(self, draw: Draw, geometry: Geometry) -> Tensor:
+        """Return them as int64 (B, number of kept), rows of (B * N) tokens, in the order of the keys.
 
-    Nothing waits for the GPU: how many there are is read off the ratio, which is on the CPU.
-    """
-    assert isinstance(draw.pattern, Token)
-    if type(draw.seed) is not Tensor or draw.seed.device.type != ("cpu" if IS_INTERPRETING else "cuda"):
-        return None
-    from dropkey.ops.triton.self_test import trusts_tokens
-
-    if not IS_INSTALLED or active_transform() or (IS_TESTING and not trusts_tokens(draw.seed.device)):
-        return None
-    batch, num_heads, _, num_keys = geometry[:4]
-    kept = operators.kept_tokens(draw.drop_ratio, draw.seed, batch, num_heads, num_keys)
-    num_kept = draw.pattern.num_kept(draw.drop_ratio.item(), num_keys)
-    # The kept ones first, in their order.
-    order = kept.view(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :num_kept]
-    rows: Tensor = order + num_keys * torch.arange(batch, device=kept.device)[:, None]
-    return rows
+        Nothing waits for the GPU: how many there are is read off the ratio, which is on the CPU.
+        """
+        assert isinstance(draw.pattern, Token)
+        batch, num_heads, _, num_keys = geometry[:4]
+        kept = operators.kept_tokens(draw.drop_ratio, draw.seed, batch, num_heads, num_keys)
+        num_kept = draw.pattern.num_kept(draw.drop_ratio.item(), num_keys)
+        # The kept ones first, in their order.
+        order = kept.view(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :num_kept]
+        rows: Tensor = order + num_keys * torch.arange(batch, device=kept.device)[:, None]
+        return rows
 
 
 def _window_bits(draw: Draw, pattern: Block | Cross, mask_shape: tuple[int, int, int, int]) -> Tensor:
@@ -161,6 +162,12 @@ def _why_not_drawn(call: AttentionCall) -> str | None:
     if type(call.draw.pattern) not in PATTERNS:
         return f"it cannot draw pattern {call.draw.pattern.name!r}"
     return None
+
+
+def _why_not_listed(device: torch.device) -> str | None:
+    from dropkey.ops.triton.self_test import trusts_tokens
+
+    return "its kept tokens failed their test" if IS_TESTING and not trusts_tokens(device) else None
 
 
 def _why_not_bias(bias: Tensor) -> str | None:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkey.ops.layout_of_output import empty_output
 from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
 from dropkey.ops.transforms import saving_hooks
 from dropkey.ops.triton.door import check_attention, check_backward
+from dropkey.ops.triton.outputs import empty_backward, empty_bits, empty_forward
 from dropkey.ops.triton.tiles import IS_TESTING
 
 __all__ = ["backward", "element_bits", "forward", "kept_tokens", "window_bits"]
@@ -46,32 +46,6 @@ element_bits = torch.ops.dropkey.triton_element_bits.default
 window_bits = torch.ops.dropkey.triton_window_bits.default
 
 
-def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return an empty (B, H, N, D) laid out as (B, N, H, D), so that models merge the heads without a copy."""
-    batch, num_heads, num_tokens, dim = shape
-    return like.new_empty((batch, num_tokens, num_heads, dim)).transpose(1, 2)
-
-
-def _empty_forward(query: Tensor, value: Tensor, is_stored: bool) -> tuple[Tensor, Tensor, Tensor]:
-    batch, num_heads, num_queries, _ = query.shape
-    out = empty_output(query, batch, num_heads, num_queries, value.shape[-1])
-    row_stats = query.new_empty((3, batch, num_heads, num_queries), dtype=torch.float32)
-    bits = _empty_bits(query, batch, num_heads, num_queries, value.shape[2]) if is_stored else _no_bits(query)
-    return out, row_stats, bits
-
-
-def _empty_backward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(query.shape, query), _empty(key.shape, key), _empty(value.shape, value)
-
-
-def _empty_bits(like: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Tensor:
-    return like.new_empty((batch, num_heads, num_queries, (num_keys + 7) // 8), dtype=torch.uint8)
-
-
-def _no_bits(like: Tensor) -> Tensor:
-    return like.new_empty((0,), dtype=torch.uint8)
-
-
 def _element_bits(
     drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int
 ) -> Tensor:
@@ -79,7 +53,7 @@ def _element_bits(
     from dropkey.ops.triton.launch import threshold_of
     from dropkey.ops.triton.windows import fill_element_bits
 
-    kept = _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    kept = empty_bits(seed, batch, num_heads, num_queries, num_keys)
     fill_element_bits(kept, threshold_of(drop_ratio), seed, num_keys)
     return kept
 
@@ -87,7 +61,7 @@ def _element_bits(
 def _element_bits_fake(
     drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_queries: int, num_keys: int
 ) -> Tensor:
-    return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    return empty_bits(seed, batch, num_heads, num_queries, num_keys)
 
 
 def _kept_tokens(drop_ratio: Tensor, seed: Tensor, batch: int, num_heads: int, num_keys: int) -> Tensor:
@@ -120,7 +94,7 @@ def _window_bits(
     from dropkey.ops.triton.launch import threshold_of
     from dropkey.ops.triton.windows import fill_window_bits
 
-    kept = _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    kept = empty_bits(seed, batch, num_heads, num_queries, num_keys)
     rows, cols = grid_size
     of_seeds = seed_threshold if seed_threshold.is_cuda else int(seed_threshold)
     fill_window_bits(
@@ -139,7 +113,7 @@ def _window_bits_fake(
     num_keys: int,
     *_: Any,
 ) -> Tensor:
-    return _empty_bits(seed, batch, num_heads, num_queries, num_keys)
+    return empty_bits(seed, batch, num_heads, num_queries, num_keys)
 
 
 def _forward(
@@ -165,7 +139,7 @@ def _forward(
     from dropkey.ops.triton.launch import Inputs, Launch, launch_forward
 
     check_attention(query, key, value, attn_bias, kept, drop_ratio, seed, pattern)
-    out, row_stats, bits = _empty_forward(query, value, is_stored)
+    out, row_stats, bits = empty_forward(query, value, is_stored)
     inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
     if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:
         launch_forward(Launch(inputs), out, row_stats, bits if is_stored else None)
@@ -175,7 +149,7 @@ def _forward(
 
 
 def _forward_fake(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_forward(query, value, rest[-1])
+    return empty_forward(query, value, rest[-1])
 
 
 def _backward(
@@ -201,7 +175,7 @@ def _backward(
 
     check_attention(query, key, value, attn_bias, kept, drop_ratio, seed, pattern)
     check_backward(query, value, out, row_stats, grad_out)
-    grads = _empty_backward(query, key, value)
+    grads = empty_backward(query, key, value)
     inputs = Inputs(query, key, value, attn_bias, kept, drop_ratio, seed, pattern, is_causal, scale)
     if not IS_TESTING or self_test.why_unsound(inputs, is_stored) is None:
         drawn = inputs._replace(kept=bits, pattern="bits") if is_stored else inputs
@@ -212,7 +186,7 @@ def _backward(
 
 
 def _backward_fake(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_backward(query, key, value)
+    return empty_backward(query, key, value)
 
 
 class _Attention(torch.autograd.Function):

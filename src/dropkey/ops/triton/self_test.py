@@ -15,6 +15,7 @@ from torch import Tensor
 from dropkey.ops.triton import written_out
 from dropkey.ops.triton.launch import Inputs, Launch, launch_backward, launch_forward, padded
 from dropkey.ops.triton.mask_test import IN_MEMORY, written_mask
+from dropkey.ops.triton.outputs import empty_backward, empty_forward
 
 __all__ = ["Inputs", "Kind", "forget", "outcomes", "trusts_tokens", "why_refused", "why_unsound"]
 
@@ -121,10 +122,8 @@ def _is_capturing(inputs: Inputs) -> bool:
 
 def _errors(inputs: Inputs, is_stored: bool) -> dict[str, float]:
     """Return the relative error, by norms, of the output and of each gradient."""
-    from dropkey.ops.triton.operators import _empty_backward, _empty_forward
-
-    out, row_stats, bits = _empty_forward(inputs.query, inputs.value, is_stored)
-    grads = _empty_backward(*inputs[:3])
+    out, row_stats, bits = empty_forward(inputs.query, inputs.value, is_stored)
+    grads = empty_backward(*inputs[:3])
     grad_out = _noise(out.shape, inputs.query, 5)
     launch_forward(Launch(inputs), out, row_stats, bits if is_stored else None)
     drawn = inputs._replace(kept=bits, pattern="bits") if is_stored else inputs
