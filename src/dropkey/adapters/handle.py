@@ -10,10 +10,14 @@ from dropkey.adapters import mixing, own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.names import prefix_of, unwrapped_names
+from dropkey.adapters.new_site import site_to_fill
 from dropkey.adapters.plan import Plan, planned, restored
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import Site, site_of
-from dropkey.adapters.slot import HandleId, MixSlot, Slot
+from dropkey.adapters.slot import HandleId, Slot
+from dropkey.adapters.slots.dropkey import DropKeySlot
+from dropkey.adapters.slots.dropout import DropoutSlot
+from dropkey.adapters.slots.reattention import MixSlot
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
@@ -26,6 +30,11 @@ from dropkey.schedules import check_drop_ratio
 __all__ = ["Handle", "SiteInfo", "apply", "handle", "handles"]
 
 _SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout", ReAttention: "mix"}
+_SLOT_CLASSES: dict[type[Regularizer], type[Slot]] = {
+    DropKey: DropKeySlot,
+    AttentionDropout: DropoutSlot,
+    ReAttention: MixSlot,
+}
 
 
 class SiteInfo(NamedTuple):
@@ -153,7 +162,7 @@ class Handle:
             own_dropout.settle(module, site)
             if isinstance(slot, MixSlot):
                 mixing.take_out(module)
-            if not site.slots():
+            if not site.slots() and not site.listeners:
                 swap_out(module, site)
 
     def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
@@ -267,7 +276,7 @@ def apply(
     _check_applicable(plan.found, slot_name)
     handle_id = HandleId()
     for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
-        site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
+        site = site_to_fill(f, grid_size, num_prefix_tokens)
         setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend, f.module))
         swap_in(f.module, site)
         if isinstance(plan.regularizer, ReAttention):
@@ -327,8 +336,7 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
 
 
 def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, module: nn.Module) -> Slot:
-    slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
-    slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
+    slot = _SLOT_CLASSES[type(plan.regularizer)](plan.regularizer, handle_id, drop_ratio, backend)
     slot.enabled = plan.enabled
     parameter = next(module.parameters(), None)
     if parameter is not None and is_plain(parameter):  # a graph that is compiled at first finds the ratio on its GPU
@@ -346,14 +354,3 @@ def _check_applicable(found: Sequence[Found], slot_name: str) -> None:
             raise SiteError(f"{applied} is on this model already: remove it first, dropkey.handle(model).remove()")
         if slot_name == "mix":
             mixing.check_mixable(f)
-
-
-def _new_site(f: Found, grid_size: tuple[int, int] | None, num_prefix_tokens: int | None) -> Site:
-    return Site(
-        name=f.name,
-        entry=f.entry,
-        block_index=f.block_index,
-        original_class=type(f.module),
-        grid_size=f.grid_size if grid_size is None else grid_size,
-        num_prefix_tokens=f.num_prefix_tokens if num_prefix_tokens is None else num_prefix_tokens,
-    )

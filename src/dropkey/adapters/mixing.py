@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dropkey.adapters.discover import Found
-from dropkey.adapters.site import MIXER
+from dropkey.adapters.slots.reattention import MIXER
 from dropkey.errors import SiteError
 from dropkey.ops.reattention import GatedHeadMixing
 from dropkey.regularizers import ReAttention

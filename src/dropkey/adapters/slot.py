@@ -1,4 +1,4 @@
-"""A slot: one regulariser at one site."""
+"""A slot: one regularizer at one site."""
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -7,7 +7,7 @@ from dropkey.adapters.device_ratio import DeviceRatio
 from dropkey.regularizers import Regularizer
 from dropkey.schedules import drawn_ratio
 
-__all__ = ["HandleId", "MixSlot", "Slot"]
+__all__ = ["HandleId", "Slot"]
 
 
 class HandleId:
@@ -15,10 +15,10 @@ class HandleId:
 
 
 class Slot:
-    """One regulariser at one site: its ratio here, and whether it acts.
+    """One regularizer at one site: its ratio here, and whether it acts.
 
-    ``acts`` and ``sampling`` are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by
-    ratio > 0 alone and not by the ratio's value.
+    What ``acts`` reads are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by ratio > 0
+    alone and not by the ratio's value. What the regularizer does at a site is in its subclass: see ``slots``.
     """
 
     def __init__(self, regularizer: Regularizer, handle_id: HandleId, drop_ratio: float, backend: str) -> None:
@@ -51,10 +51,7 @@ class Slot:
         """Say whether this slot changes a forward pass of a module in this mode."""
         return self.enabled and self.is_positive and (training or self.sampling)
 
-
-class MixSlot(Slot):
-    """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
-
-    def acts(self, training: bool) -> bool:
-        """Say whether this slot changes a forward pass of a module in this mode."""
-        return self.enabled
+    @property
+    def _state(self) -> str:
+        """What ``print(model)`` adds while this slot is switched off."""
+        return "" if self.enabled else ", disabled"

@@ -7,8 +7,9 @@ from torch import nn
 
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.names import unwrapped_names
-from dropkey.adapters.site import Site, mixer_of
+from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
+from dropkey.adapters.slots.reattention import mixer_of
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.ops.ordinary import is_plain
