@@ -173,7 +173,13 @@ FAULTS = [
     Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
-    Fault("applied twice", "adapters/handle.py", "elif getattr(site, slot_name) is not None:", "elif False:", HANDLE),
+    Fault(
+        "applied twice",
+        "adapters/handle.py",
+        "elif (applied := getattr(site, slot_class.place)) is not None:",
+        "elif False:",
+        HANDLE,
+    ),
     Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
     Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(

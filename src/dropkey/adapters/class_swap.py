@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.inner_checkpoint import refuse_inner_checkpoint
 from dropkey.adapters.layout import fold, unfold
+from dropkey.adapters.mixing import mixer_of
 from dropkey.adapters.site import Site, attach, detach, require_called, site_of, without_site
-from dropkey.adapters.slots.reattention import mixer_of
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import ArgumentError, SiteError, first_line

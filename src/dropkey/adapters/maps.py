@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropkey.adapters.listeners import listening
+from dropkey.adapters.mixing import mixer_of
 from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site, site_of
-from dropkey.adapters.slots.reattention import mixer_of
 from dropkey.errors import SiteError
 from dropkey.ops.reattention import HeadMixing
 

@@ -77,6 +77,11 @@ class Site:
         return "auto" if self.drop is None else self.drop.backend
 
     @property
+    def num_keys(self) -> int | None:
+        """How many keys each query has, if the grid is known."""
+        return self.grid_size and self.grid_size[0] * self.grid_size[1] + self.num_prefix_tokens
+
+    @property
     def wants_maps(self) -> bool:
         """Whether a listener wants whole maps, which fast paths do not compute."""
         return any(listener.wants_maps for listener in self.listeners)

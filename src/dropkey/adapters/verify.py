@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from dropkey.adapters.grid_of_pass import check_grid, grids_of_pass
 from dropkey.adapters.listeners import recording
 from dropkey.adapters.logits import per_map
+from dropkey.adapters.names import shown
 from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
-from dropkey.adapters.table import shown, text_table
+from dropkey.adapters.table import text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
 from dropkey.ops.call import AttentionCall

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.listeners import recording
+from dropkey.adapters.mixing import MIXER, mixer_of
 from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
-from dropkey.adapters.slots.reattention import MIXER, mixer_of
 from dropkey.adapters.table import text_table
 from dropkey.adapters.verify import restored
 from dropkey.errors import SiteError

@@ -2,20 +2,27 @@
 
 import dataclasses
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from dropkey.adapters.eager import computes_softmax
+from dropkey.adapters.entry import Entry
 from dropkey.adapters.forward_pass import Pass, ratio_of_call
 from dropkey.adapters.slot import Slot
-from dropkey.ops.call import Draw
-from dropkey.patterns import Geometry, Pattern, Token
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import select
+from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.regularizers import DropKey
+from dropkey.schedules import drawn_ratio
 
 __all__ = ["DropKeySlot"]
 
 
 class DropKeySlot(Slot):
     """DropKey at one site."""
+
+    place = "drop"
 
     @property
     def pattern(self) -> Pattern:
@@ -39,6 +46,29 @@ class DropKeySlot(Slot):
         threshold = None if threshold is None else threshold.clone()
         seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, like)
         return Draw(pattern, ratio, seed, grid_size, geometry.num_prefix_tokens, threshold)
+
+    def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
+        """Return the ratio, with what is left of it where whole keys are dropped, and the backend that will run."""
+        return [self._ratio(num_keys), self._backend(module, entry)]
+
+    def _ratio(self, num_keys: int | None) -> str:
+        ratio = f"{drawn_ratio(self.drop_ratio):.4g}"
+        if not self.drops_tokens or self.drop_ratio == 0:
+            return ratio
+        if num_keys is None:
+            return f"{ratio} (rounded to whole keys)"
+        dropped = num_keys - Token.num_kept(self.drop_ratio, num_keys)
+        return f"{ratio} ({dropped} of {num_keys} keys: {dropped / num_keys:.4g})"
+
+    def _backend(self, module: nn.Module, entry: Entry) -> str:
+        if computes_softmax(module, entry):
+            return "its own softmax"
+        if self.backend != "auto":
+            return self.backend
+        parameter = next(module.parameters(), torch.empty(0))
+        tensor = parameter.new_empty((1, 1, 2, 64))
+        draw = Draw(Element(), self.ratio_tensor, torch.zeros((), dtype=torch.int64, device=tensor.device))
+        return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
 
     def __str__(self) -> str:
         options = [f"{f.name}={getattr(self.pattern, f.name)}" for f in dataclasses.fields(self.pattern)]

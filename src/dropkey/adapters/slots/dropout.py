@@ -1,7 +1,9 @@
 """Dropout of attention weights at a site, torch's form or the renormalized one."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from dropkey.adapters.eager import computes_softmax
+from dropkey.adapters.entry import Entry
 from dropkey.adapters.forward_pass import Pass, ratio_of_call
 from dropkey.adapters.logits import per_map
 from dropkey.adapters.slot import Slot
@@ -10,12 +12,15 @@ from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.transforms import check_randomness
 from dropkey.patterns import Element, Geometry
 from dropkey.regularizers import AttentionDropout
+from dropkey.schedules import drawn_ratio
 
 __all__ = ["DropoutSlot"]
 
 
 class DropoutSlot(Slot):
     """Dropout of attention weights at one site."""
+
+    place = "dropout"
 
     @property
     def renormalizes(self) -> bool:
@@ -39,6 +44,11 @@ class DropoutSlot(Slot):
             return None
         seed, ratio = forward.seed("dropout", attn.device), ratio_of_call(self.ratio_tensor, attn)
         return Element().keep(seed, ratio, geometry)
+
+    def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
+        """Return the ratio, and whether torch's attention drops the weights or they are computed for it."""
+        in_view = self.renormalizes or computes_softmax(module, entry)
+        return [f"{drawn_ratio(self.drop_ratio):.4g}", "weights" if in_view else "sdpa"]
 
     def __str__(self) -> str:
         form = ", renormalized" if self.renormalizes else ""

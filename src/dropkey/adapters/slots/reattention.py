@@ -1,26 +1,70 @@
 """Re-attention at a site: it mixes the attention maps of the heads, with parameters that the module holds."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from dropkey.adapters import mixing
+from dropkey.adapters.discover import Found
+from dropkey.adapters.entry import Entry
 from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.slot import Slot
-from dropkey.errors import SiteError
+from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.dispatch import attend
 from dropkey.ops.mixed_attention import attend_mixed, refuses
+from dropkey.ops.ordinary import is_plain
 from dropkey.ops.reattention import HeadMixing
 from dropkey.ops.statistics import counts_batches
 from dropkey.ops.transforms import active_transform
 from dropkey.regularizers import ReAttention
 
-__all__ = ["MIXER", "MixSlot", "mixer_of"]
-
-MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
+__all__ = ["MixSlot"]
 
 
 class MixSlot(Slot):
     """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
+
+    place = "mix"
+    drops = False
+    columns = ("norm", "gate")
+
+    @property
+    def norm(self) -> str:
+        """What normalizes the mixed maps."""
+        assert isinstance(self.regularizer, ReAttention)
+        return self.regularizer.norm
+
+    @classmethod
+    def check_backend(cls, backend: str) -> None:
+        """Raise an ArgumentError: which call mixes the maps is not the user's to choose."""
+        if backend != "auto":
+            raise ArgumentError(
+                f"Re-attention has no backends: it needs the weights themselves, got backend={backend!r}"
+            )
+
+    @classmethod
+    def check_applicable(cls, f: Found) -> None:
+        """Raise a SiteError for a module that cannot take Re-attention's parameters."""
+        mixing.check_mixable(f)
+
+    def unfit(self, found: Sequence[Found]) -> list[str]:
+        """Return those that are no plain self-attention."""
+        return mixing.not_plain(found)
+
+    def put_in(self, f: Found) -> None:
+        """Give the module the parameters."""
+        mixing.put_in(f, self.norm)
+
+    def take_out(self, module: nn.Module) -> None:
+        """Take the parameters out again."""
+        mixing.take_out(module)
+
+    def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
+        """Return the norm and the gate as it is now, unless a wrapper holds it elsewhere."""
+        gate = getattr(mixing.mixer_of(module), "gate", None)
+        return [self.norm, f"{gate.item():.3g}" if isinstance(gate, Tensor) and is_plain(gate) else "?"]
 
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""
@@ -51,13 +95,7 @@ class MixSlot(Slot):
         return change
 
     def __str__(self) -> str:
-        assert isinstance(self.regularizer, ReAttention)
-        return f"re-attention: norm={self.regularizer.norm}{self._state}"
-
-
-def mixer_of(module: nn.Module) -> nn.Module | None:
-    """Return what a module mixes its attention maps with, if Re-attention was applied to it."""
-    return module._modules.get(MIXER)
+        return f"re-attention: norm={self.norm}{self._state}"
 
 
 def _mixer(forward: Pass, label: str) -> nn.Module:
