@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkey
 from dropkey.adapters import class_swap, token_selection
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.cpu import library
@@ -94,10 +95,9 @@ def test_broadcasts_as_torch_does(case, backend, through_site):
     if through_site:
         module = Attend().train()
         dropkey.apply(module, dropkey.DropKey(0.4, schedule="constant"), backend=backend)
-        site = site_of(module)
-        site.records = []
-        out = module(*tensors, **options)
-        seed = int(site.records[0].call.draw.seed)
+        with recording([module]) as (records,):
+            out = module(*tensors, **options)
+        seed = int(records[0].call.draw.seed)
     else:
         out = dropkey.attention(*tensors, drop_ratio=0.4, seed=(seed := 5), backend=backend)
     assert out.shape == plain.shape

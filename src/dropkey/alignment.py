@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.site import site_of
-from dropkey.adapters.slot import Slot
+from dropkey.adapters.slots.dropkey import DropKeySlot
 from dropkey.errors import ArgumentError, SiteError
-from dropkey.regularizers import DropKey
 
 __all__ = ["MonteCarlo", "monte_carlo"]
 
@@ -60,13 +59,13 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     return MonteCarlo(mean, (squares / (samples - 1)).sqrt())
 
 
-def _drop_slots(model: nn.Module) -> list[Slot]:
+def _drop_slots(model: nn.Module) -> list[DropKeySlot]:
     sites = [site for site in map(site_of, model.modules()) if site is not None]
-    return [site.drop for site in sites if site.drop is not None and isinstance(site.drop.regularizer, DropKey)]
+    return [site.drop for site in sites if site.drop is not None]
 
 
 @contextlib.contextmanager
-def _sampling(model: nn.Module, slots: list[Slot]) -> Iterator[None]:
+def _sampling(model: nn.Module, slots: list[DropKeySlot]) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()  # runs around the attention of nn.TransformerEncoderLayer
     torch.backends.mha.set_fastpath_enabled(False)

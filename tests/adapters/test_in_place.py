@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import dropkey
-from dropkey.adapters.site import site_of
+from dropkey.adapters.listeners import recording
 from dropkey.catalogue.timm import TIMM_FAMILIES
 from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
@@ -123,13 +123,11 @@ def outcome(out):
 
 def check(name, arrange):
     handle, module, (args, kwargs) = first_site(FAMILIES[name])
-    site = site_of(module)
-    site.records = []
     torch.manual_seed(2)
-    out = outcome(module(*args, **kwargs))
+    with recording([module]) as (records,):
+        out = outcome(module(*args, **kwargs))
     keeps = [
-        dropkey.keep_mask(*record.call.mask_shape, drop_ratio=RATIO, seed=record.call.draw.seed)
-        for record in site.records
+        dropkey.keep_mask(*record.call.mask_shape, drop_ratio=RATIO, seed=record.call.draw.seed) for record in records
     ]
     assert len({tuple(keep.shape) for keep in keeps}) == 1
     handle.remove()
@@ -137,7 +135,7 @@ def check(name, arrange):
     torch.manual_seed(2)
     with MaskByHand(keeps, arrange) as by_hand:
         expected = outcome(module(*args, **kwargs))
-    assert by_hand.calls == len(site.records)
+    assert by_hand.calls == len(records)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     return keeps
 

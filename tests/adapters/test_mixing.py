@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import dropkey
-from dropkey.adapters import site as site_module
+from dropkey.adapters.slots import reattention as mix_slot
 from dropkey.ops.cpu import library
 
 each_norm = pytest.mark.parametrize("norm", ["batch", "layer"])
@@ -162,13 +162,13 @@ def test_it_trains(norm, images):
 @pytest.fixture
 def fused_calls(monkeypatch):
     """Calls of the fused form, counted."""
-    calls, right = [], site_module.attend_mixed
+    calls, right = [], mix_slot.attend_mixed
 
     def counted(*args, **kwargs):
         calls.append(args)
         return right(*args, **kwargs)
 
-    monkeypatch.setattr(site_module, "attend_mixed", counted)
+    monkeypatch.setattr(mix_slot, "attend_mixed", counted)
     return calls
 
 
@@ -246,8 +246,8 @@ def test_verify_notices_a_fused_form_that_mixes_wrongly(images, monkeypatch):
     model = tiny_vit()
     handle = dropkey.apply(model, dropkey.ReAttention())
     set_gates(model, 0.25)
-    right = site_module.attend_mixed
-    monkeypatch.setattr(site_module, "attend_mixed", lambda *args, **kwargs: right(*args, **kwargs) * 1.01)
+    right = mix_slot.attend_mixed
+    monkeypatch.setattr(mix_slot, "attend_mixed", lambda *args, **kwargs: right(*args, **kwargs) * 1.01)
     with pytest.raises(dropkey.DropKeyError, match=r"blocks\.0\.attn differs from the formula"):
         handle.verify(images)
 

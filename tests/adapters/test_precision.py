@@ -5,6 +5,7 @@ import torch
 from conftest import tiny_vit
 
 import dropkey
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
 from dropkey.catalogue.timm import TIMM_FAMILIES
 from dropkey.catalogue.torch import TORCH_FAMILIES
@@ -75,14 +76,12 @@ def test_padding_in_half_precision(dtype, implementation, name):
             if "q_proj.bias" in path or "k_proj.bias" in path:
                 parameter.fill_(4)  # logits of 64
     dropkey.apply(model, dropkey.DropKey(0.9, schedule="constant"), where=lambda site: site.kind in visible)
-    sites = [site_of(module) for module in model.modules() if site_of(module)]
-    for site in sites:
-        site.records = []
+    modules = [module for module in model.modules() if site_of(module)]
     inputs = family.inputs()
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-    model(**inputs)
-    for site in sites:
-        (record,) = site.records
+    with recording(modules) as records:
+        model(**inputs)
+    for module, (record,) in zip(modules, records, strict=True):
         allowed = record.call.allowed()
         share = 1.0 if allowed is None else allowed.expand(record.call.mask_shape).double().mean().item()
-        assert share == visible[site.entry.kind]
+        assert share == visible[site_of(module).entry.kind]

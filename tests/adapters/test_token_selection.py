@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dropkey
-from dropkey.adapters import class_swap, site, token_selection
+from dropkey.adapters import class_swap, token_selection
 from dropkey.ops import dispatch
 from dropkey.ops.call import Draw
 from dropkey.ops.cpu import library
@@ -176,7 +176,7 @@ def test_verify_sees_the_mask(vit, images):
 
 def test_verify_notices_wrong_keys(vit, images, monkeypatch):
     handle = dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
-    monkeypatch.setattr(site, "kept_tokens", lambda *arguments: dispatch.kept_tokens(*arguments).roll(1, 0))
+    monkeypatch.setattr(token_selection, "kept_tokens", lambda *arguments: dispatch.kept_tokens(*arguments).roll(1, 0))
     with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn differs from the reference"):
         handle.verify(images)
 

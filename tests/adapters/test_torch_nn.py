@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dropkey
-from dropkey.adapters.site import site_of
+from dropkey.adapters.listeners import recording
 
 RATIO = 0.4
 
@@ -57,11 +57,10 @@ def test_it_is_torchs_own_with_the_dropped_keys_masked(batch_first, widths, weig
     module = nn.MultiheadAttention(16, 2, batch_first=batch_first, **widths)
     plain = copy.deepcopy(module)
     with_dropkey(module)
-    site = site_of(module)
-    site.records = []
     arguments = (inputs(batch_first, **widths), {**masks, **weights})
-    out, attn = run(module, arguments)
-    (record,) = site.records
+    with recording([module]) as (records,):
+        out, attn = run(module, arguments)
+    (record,) = records
     keep = dropkey.keep_mask(*record.call.mask_shape, drop_ratio=RATIO, seed=record.call.draw.seed)
     # Dropped keys as a large negative number in torch's own mask, forbidden ones as -inf.
     mask = torch.where(keep, 0.0, -1e30)

@@ -11,6 +11,7 @@ from oracles.attention import attention
 from oracles.masks import keep_mask
 
 import dropkey
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
 from dropkey.catalogue.transformers import TRANSFORMERS_FAMILIES
 
@@ -70,13 +71,11 @@ def test_padding_stays_forbidden(name, implementation):
     family, ratio = FAMILIES[name], 0.9  # most rows lose all their keys: where a mild padding mask would give in
     model = build(name, implementation if name in USES_THE_TABLE else None)
     with_dropkey(model, ratio)
-    sites = [site_of(module) for module in model.modules() if site_of(module)]
-    for site in sites:
-        site.records = []
-    run(model, family)
-    assert len(sites) == 5
-    for site in sites:
-        (record,) = site.records
+    modules = [module for module in model.modules() if site_of(module)]
+    with recording(modules) as records:
+        run(model, family)
+    assert len(modules) == 5
+    for site, (record,) in zip(map(site_of, modules), records, strict=True):
         call, shape = record.call, record.call.mask_shape
         places = shape[3]
         allowed = np.ones(shape, dtype=bool)

@@ -10,6 +10,8 @@ from torch import nn
 
 import dropkey
 from dropkey.adapters import site as site_module
+from dropkey.adapters.listeners import recording
+from dropkey.adapters.slots import dropout as dropout_slot
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.dispatch import attend as real_attend
 
@@ -45,7 +47,7 @@ def test_finds_planted_faults(fault, handle, images, monkeypatch):
 @pytest.mark.parametrize("renormalize", [False, True])
 def test_finds_dropout_that_drops_nothing(renormalize, vit, images, monkeypatch):
     handle = dropkey.apply(vit, dropkey.AttentionDropout(0.4, schedule="constant", renormalize=renormalize))
-    monkeypatch.setattr(site_module, "attend_with_dropout", lambda call, ratio, keep: real_attend(call))
+    monkeypatch.setattr(dropout_slot, "attend_with_dropout", lambda call, ratio, keep: real_attend(call))
     with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn drops no attention weights"):
         handle.verify(images)
 
@@ -125,11 +127,9 @@ def test_every_dtype(backend, dtype, vit, images):
 
 def test_a_call_is_what_the_site_was_given(handle, vit, images):
     """The record that verify compares is the model's own query, key and value."""
-    site = vit.blocks[0].attn._dropkey_site
-    site.records = []
-    vit(images)
-    (record,) = site.records
-    site.records = None
+    with recording([vit.blocks[0].attn]) as (records,):
+        vit(images)
+    (record,) = records
     assert isinstance(record.call, AttentionCall)
     assert record.call.query.shape == (2, 3, 65, 16)
     assert record.call.scale == 16**-0.5

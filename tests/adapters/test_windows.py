@@ -11,6 +11,7 @@ from oracles.masks import keep_mask
 from timm.layers import set_fused_attn
 
 import dropkey
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
 from dropkey.catalogue.timm import TIMM_FAMILIES
 from dropkey.catalogue.torch import TORCH_FAMILIES
@@ -42,12 +43,10 @@ def records_of(family, ratio):
     torch.manual_seed(0)
     model = family.small()
     dropkey.apply(model, dropkey.DropKey(ratio, schedule="constant"))
-    sites = [site_of(module) for module in model.modules() if site_of(module)]
-    for site in sites:
-        site.records = []
     torch.manual_seed(1)
-    family.call(model.train())
-    return [site.records[0] for site in sites]
+    with recording([module for module in model.modules() if site_of(module)]) as records:
+        family.call(model.train())
+    return [heard[0] for heard in records]
 
 
 @pytest.fixture(params=[False, True], ids=["softmax", "sdpa"])

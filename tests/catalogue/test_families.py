@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import dropkey
+from dropkey.adapters.eager import computes_softmax
 from dropkey.adapters.site import Site, site_of
-from dropkey.adapters.table import computes_softmax
 from dropkey.catalogue.__main__ import page, row
 from dropkey.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
 from dropkey.catalogue.torch import TORCH_FAMILIES

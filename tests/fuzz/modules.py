@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import dropkey
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
 from dropkey.ops.dispatch import BACKENDS
 from fuzz.calls import run_around
@@ -69,10 +70,9 @@ def judge_module(number: int) -> None:
     handle = dropkey.apply(module, regularizer, backend=backend, **grid)
     site = site_of(module)
     leaves = [tensor.requires_grad_() for tensor in inputs]
-    site.records = []
     around = draw.choice(("", "checkpoint reentrant", "checkpoint", "hooks"))
-    out = run_around(around, lambda *tensors: module(*tensors, mask), leaves)
-    records = list(site.records)
+    with recording([module]) as (records,):
+        out = run_around(around, lambda *tensors: module(*tensors, mask), leaves)
     grad_out = torch.randn(out.shape, generator=generator)
     if not around.startswith("checkpoint"):
         handle.drop_ratios = [0.1]  # the backward pass is that of the ratio before

@@ -26,6 +26,7 @@ WINDOWS = "tests/adapters/test_windows.py"
 IN_PLACE = "tests/adapters/test_in_place.py"
 PRECISION = "tests/adapters/test_precision.py"
 MIXING = "tests/adapters/test_mixing.py"
+LISTENERS = "tests/adapters/test_listeners.py"
 REATTENTION = "tests/ops/test_reattention.py"
 MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
@@ -186,7 +187,13 @@ FAULTS = [
     Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
-    Fault("applied twice", "adapters/handle.py", "elif getattr(site, slot_name) is not None:", "elif False:", HANDLE),
+    Fault(
+        "applied twice",
+        "adapters/handle.py",
+        "elif (applied := getattr(site, slot_class.place)) is not None:",
+        "elif False:",
+        HANDLE,
+    ),
     Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
     Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(
@@ -265,7 +272,7 @@ FAULTS = [
     ),
     Fault(
         "mixing in training only",
-        "adapters/slot.py",
+        "adapters/slots/reattention.py",
         "return self.enabled\n",
         "return self.enabled and training\n",
         MIXING,
@@ -280,9 +287,58 @@ FAULTS = [
     Fault(
         "maps of before the drop",
         "adapters/site.py",
-        "self.maps.append(weights(call, call.keep()))",
-        "self.maps.append(weights(call, None))",
+        "weights(call, call.keep()) if self.wants_maps",
+        "weights(call, None) if self.wants_maps",
         "tests/adapters/test_maps.py",
+    ),
+    Fault(
+        "a listener for another",
+        "adapters/listeners.py",
+        "_site(module).listeners += (listener,)",
+        "_site(module).listeners = (listener,)",
+        LISTENERS,
+    ),
+    Fault(
+        "the first listener that leaves takes all along",
+        "adapters/listeners.py",
+        "tuple(other for other in site.listeners if other is not listener)",
+        "()",
+        LISTENERS,
+    ),
+    Fault(
+        "the last listener leaves a trace",
+        "adapters/listeners.py",
+        "if not site.listeners and not site.slots():",
+        "if False:",
+        LISTENERS,
+    ),
+    Fault(
+        "the class gone under a listener",
+        "adapters/handle.py",
+        "if not site.slots() and not site.listeners:",
+        "if not site.slots():",
+        LISTENERS,
+    ),
+    Fault(
+        "a listener heard of a masked call for comparison",
+        "adapters/token_selection.py",
+        "listeners, site.listeners = site.listeners, ()",
+        "listeners = site.listeners",
+        LISTENERS,
+    ),
+    Fault(
+        "a copy is listened to",
+        "adapters/site.py",
+        'return {**self.__dict__, "listeners": ()}',
+        "return self.__dict__",
+        LISTENERS,
+    ),
+    Fault(
+        "a print of what is switched off",
+        "adapters/slot.py",
+        'return "" if self.enabled else ", disabled"',
+        'return ""',
+        LISTENERS,
     ),
     Fault(
         "similar by rows for columns",
@@ -470,15 +526,15 @@ FAULTS = [
     Fault(
         "fused although somebody sees the maps",
         "adapters/site.py",
-        "if drops_weights or self.maps is not None:",
-        "if drops_weights:",
+        "if not (drops_weights or self.wants_maps) and",
+        "if not drops_weights and",
         "tests/adapters/test_maps.py",
     ),
     Fault(
         "fused although weights are dropped",
         "adapters/site.py",
-        "if drops_weights or self.maps is not None:",
-        "if self.maps is not None:",
+        "if not (drops_weights or self.wants_maps) and",
+        "if not self.wants_maps and",
         MIXING,
     ),
     Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
@@ -574,9 +630,9 @@ FAULTS = [
     ),
     Fault(
         "token selection forgets the other regulariser",
-        "adapters/site.py",
-        "isinstance(pattern, Token) and alone and",
-        "isinstance(pattern, Token) and",
+        "adapters/token_selection.py",
+        "slot.drops_tokens and alone and",
+        "slot.drops_tokens and",
         "tests/adapters/test_token_selection.py",
     ),
     # What the core once got wrong.

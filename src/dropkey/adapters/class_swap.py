@@ -19,8 +19,9 @@ from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
 from dropkey.adapters.inner_checkpoint import refuse_inner_checkpoint
 from dropkey.adapters.layout import fold, unfold
+from dropkey.adapters.mixing import mixer_of
 from dropkey.adapters.registry import entry_for
-from dropkey.adapters.site import Site, attach, detach, mixer_of, require_called, site_of
+from dropkey.adapters.site import Site, attach, detach, require_called, site_of, without_site
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import ArgumentError, SiteError, first_line
@@ -235,9 +236,23 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         return _routed(base, self, site, pass_, *args, **kwargs)
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        site = site_of(self)
+        if site is not None and not site.slots():  # there for its listeners alone, whom a copy does not have
+            return _rebuild_original, (base,), without_site(self)
         return _rebuild, (base,), self.__dict__.copy()
 
-    members = {"forward": forward, "__reduce_ex__": reduce, "__module__": base.__module__, "__doc__": base.__doc__}
+    def extra_repr(self: nn.Module) -> str:
+        site = site_of(self)
+        said = [base.extra_repr(self), *([] if site is None else map(str, site.slots()))]
+        return ", ".join(filter(None, said))
+
+    members = {
+        "forward": forward,
+        "extra_repr": extra_repr,
+        "__reduce_ex__": reduce,
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+    }
     return type(f"{base.__name__}Site", (base,), members)
 
 
@@ -278,3 +293,8 @@ def _rebuild(base: type[nn.Module]) -> nn.Module:
     """Make an empty instance of a site class for pickle and deepcopy, which cannot name the class itself."""
     cls = _site_class(base)
     return cls.__new__(cls)
+
+
+def _rebuild_original(base: type[nn.Module]) -> nn.Module:
+    """Make an empty instance of an attention class."""
+    return base.__new__(base)

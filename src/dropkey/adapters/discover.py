@@ -11,8 +11,8 @@ from torch import nn
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.geometry import GridAndPrefix, around_of, geometry_of, pair
 from dropkey.adapters.kinds import kind_by_place, part_of
+from dropkey.adapters.names import shown
 from dropkey.adapters.registry import entry_for, reason_to_leave
-from dropkey.adapters.table import shown
 
 __all__ = ["Found", "attention_modules", "left_alone", "unknown_attention"]
 

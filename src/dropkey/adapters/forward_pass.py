@@ -1,17 +1,14 @@
-"""One forward pass of a site's module, and what is written down of its attention calls."""
-
-from typing import NamedTuple
+"""One forward pass of a site's module, and the ratio of one attention call in it."""
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dropkey.ops.call import AttentionCall
 from dropkey.ops.transforms import check_randomness
 from dropkey.philox import draw_seed
 
-__all__ = ["Pass", "Record", "ratio_of_call"]
+__all__ = ["Pass", "ratio_of_call"]
 
 
 class Pass:
@@ -34,19 +31,6 @@ class Pass:
             check_randomness()
             self.seeds[key] = draw_seed(device)
         return self.seeds[key]
-
-
-class Record(NamedTuple):
-    """What one attention call of a site was given and what it returned; ``verify`` reads it."""
-
-    call: AttentionCall
-    out: Tensor  # before Re-attention
-    maps_per_mask: int = 1  # softmax maps, next to each other on the head axis, that share one mask
-    drops: bool = True
-    attn: Tensor | None = None  # weights that Re-attention mixed, after any drop
-    mixed: Tensor | None = None  # what the site returned, if Re-attention acted
-    module_out: Tensor | None = None  # of a module whose dropped keys were never computed,
-    module_masked: Tensor | None = None  # and what it returns when they are masked instead
 
 
 def ratio_of_call(ratio: Tensor, query: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The patch grid of a forward pass, as the input of this very pass has it: what windows and the like are drawn on."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dropkey.adapters.discover import attention_modules
 from dropkey.adapters.geometry import around_of, geometry_of, pair
+from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site
 from dropkey.errors import SiteError
 
@@ -44,9 +45,9 @@ def grids_of_pass(model: nn.Module) -> Iterator[dict[nn.Module, Grid]]:
             hook.remove()
 
 
-def check_grid(site: Site, grid: Grid | None) -> None:
+def check_grid(site: Site, records: Sequence[Record], grid: Grid | None) -> None:
     """Raise a SiteError if a pattern was drawn on another grid than that of the pass."""
-    for record in site.records or []:
+    for record in records:
         draw = record.call.draw
         if grid is None or draw is None or not draw.pattern.needs_grid or draw.grid_size is None:
             continue

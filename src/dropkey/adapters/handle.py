@@ -6,26 +6,34 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropkey.adapters import mixing, own_dropout, table
+from dropkey.adapters import own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.names import prefix_of, unwrapped_names
+from dropkey.adapters.new_site import site_to_fill
 from dropkey.adapters.plan import Plan, planned, restored
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import Site, site_of
-from dropkey.adapters.slot import HandleId, MixSlot, Slot
+from dropkey.adapters.slot import HandleId, Slot
+from dropkey.adapters.slots.dropkey import DropKeySlot
+from dropkey.adapters.slots.dropout import DropoutSlot
+from dropkey.adapters.slots.reattention import MixSlot
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.dispatch import check_backend
 from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Pattern
-from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["Handle", "SiteInfo", "apply", "handle", "handles"]
 
-_SLOTS: dict[type[Regularizer], str] = {DropKey: "drop", AttentionDropout: "dropout", ReAttention: "mix"}
+_SLOTS: dict[type[Regularizer], type[Slot]] = {
+    DropKey: DropKeySlot,
+    AttentionDropout: DropoutSlot,
+    ReAttention: MixSlot,
+}
 
 
 class SiteInfo(NamedTuple):
@@ -77,8 +85,8 @@ class Handle:
 
         For Re-attention also the known ones that are no plain self-attention.
         """
-        others = mixing.not_plain(attention_modules(self.model)) if isinstance(self.regularizer, ReAttention) else []
-        return [*unknown_attention(self.model), *others]
+        unfit = self._sites()[0][2].unfit(attention_modules(self.model))
+        return [*unknown_attention(self.model), *unfit]
 
     @property
     def left_alone(self) -> list[str]:
@@ -92,9 +100,9 @@ class Handle:
 
     @drop_ratios.setter
     def drop_ratios(self, ratios: Sequence[float]) -> None:
-        if not isinstance(self.regularizer, DropRegularizer):
-            raise ArgumentError(f"{self.regularizer} drops nothing: it has no drop ratios")
         slots = [slot for _, _, slot in self._sites()]
+        if not slots[0].drops:
+            raise ArgumentError(f"{self.regularizer} drops nothing: it has no drop ratios")
         checked = [check_drop_ratio(ratio) for ratio in ratios]
         if len(checked) != len(slots):
             raise ArgumentError(f"drop_ratios has {len(checked)} entries, but the model has {len(slots)} sites")
@@ -149,11 +157,10 @@ class Handle:
         for module, site, _ in sites:
             check_ours(module, site)
         for module, site, slot in sites:
-            setattr(site, _SLOTS[type(slot.regularizer)], None)
+            setattr(site, slot.place, None)
             own_dropout.settle(module, site)
-            if isinstance(slot, MixSlot):
-                mixing.take_out(module)
-            if not site.slots():
+            slot.take_out(module)
+            if not site.slots() and not site.listeners:
                 swap_out(module, site)
 
     def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
@@ -175,9 +182,8 @@ class Handle:
             SiteError: names the first site that does not do what it should.
         """
         sites = self._sites()
-        if isinstance(sites[0][2], MixSlot):
-            return verify_mixing(self.model, sites, *inputs, **kwargs)
-        return verify(self.model, sites, *inputs, **kwargs)
+        prove = verify if sites[0][2].drops else verify_mixing
+        return prove(self.model, sites, *inputs, **kwargs)
 
     def __enter__(self) -> "Handle":
         return self
@@ -261,17 +267,16 @@ def apply(
     else:
         known = "DropKey(...) or AttentionDropout(...) or ReAttention(...)"
         raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
-    if isinstance(plan.regularizer, ReAttention) and backend != "auto":
-        raise ArgumentError(f"Re-attention has no backends: it needs the weights themselves, got backend={backend!r}")
-    slot_name = _SLOTS[type(plan.regularizer)]
-    _check_applicable(plan.found, slot_name)
+    slot_class = _SLOTS[type(plan.regularizer)]
+    slot_class.check_backend(backend)
+    _check_applicable(plan.found, slot_class)
     handle_id = HandleId()
     for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
-        site = site_of(f.module) or _new_site(f, grid_size, num_prefix_tokens)
-        setattr(site, slot_name, _slot(plan, handle_id, drop_ratio, backend, f.module))
+        site = site_to_fill(f, grid_size, num_prefix_tokens)
+        slot = _slot(plan, handle_id, drop_ratio, backend, f.module)
+        setattr(site, slot.place, slot)
         swap_in(f.module, site)
-        if isinstance(plan.regularizer, ReAttention):
-            mixing.put_in(f, plan.regularizer.norm)
+        slot.put_in(f)
         own_dropout.settle(f.module, site)
     return Handle(model, handle_id)
 
@@ -327,8 +332,7 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
 
 
 def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, module: nn.Module) -> Slot:
-    slot_class = MixSlot if isinstance(plan.regularizer, ReAttention) else Slot
-    slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
+    slot = _SLOTS[type(plan.regularizer)](plan.regularizer, handle_id, drop_ratio, backend)
     slot.enabled = plan.enabled
     parameter = next(module.parameters(), None)
     if parameter is not None and is_plain(parameter):  # a graph that is compiled at first finds the ratio on its GPU
@@ -336,24 +340,13 @@ def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, modu
     return slot
 
 
-def _check_applicable(found: Sequence[Found], slot_name: str) -> None:
+def _check_applicable(found: Sequence[Found], slot_class: type[Slot]) -> None:
     for f in found:
         site = site_of(f.module)
         if site is None:
             check_swappable(f.name, f.module)
-        elif getattr(site, slot_name) is not None:
-            applied = getattr(site, slot_name).regularizer
-            raise SiteError(f"{applied} is on this model already: remove it first, dropkey.handle(model).remove()")
-        if slot_name == "mix":
-            mixing.check_mixable(f)
-
-
-def _new_site(f: Found, grid_size: tuple[int, int] | None, num_prefix_tokens: int | None) -> Site:
-    return Site(
-        name=f.name,
-        entry=f.entry,
-        block_index=f.block_index,
-        original_class=type(f.module),
-        grid_size=f.grid_size if grid_size is None else grid_size,
-        num_prefix_tokens=f.num_prefix_tokens if num_prefix_tokens is None else num_prefix_tokens,
-    )
+        elif (applied := getattr(site, slot_class.place)) is not None:
+            raise SiteError(
+                f"{applied.regularizer} is on this model already: remove it first, dropkey.handle(model).remove()"
+            )
+        slot_class.check_applicable(f)

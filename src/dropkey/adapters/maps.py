@@ -2,12 +2,15 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from dropkey.adapters.site import Site, mixer_of, site_of
+from dropkey.adapters.listeners import listening
+from dropkey.adapters.mixing import mixer_of
+from dropkey.adapters.record import Record
+from dropkey.adapters.site import Site, site_of
 from dropkey.errors import SiteError
 from dropkey.ops.reattention import HeadMixing
 
@@ -37,52 +40,57 @@ def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
             "attention maps are taken of plain self-attention to which a regulariser was applied, even of ratio 0: "
             f"this {type(model).__name__} has none"
         )
-    hooks = []
-    for module, site in sites:
-        site.maps = []
-        mixer = mixer_of(module)
-        if site.mix is None and isinstance(mixer, HeadMixing):
-            hooks.append(mixer.register_forward_hook(_Replace(site)))
+    listeners = [_Maps(site) for _, site in sites]
     maps: list[Tensor] = []
-    try:
-        yield maps
-        maps += [_only_map(site) for _, site in sites]
-        _check_shapes(sites, maps)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for _, site in sites:
-            site.maps = None
+    with listening([(module, each) for (module, _), each in zip(sites, listeners, strict=True)]):
+        hooks = [
+            mixer.register_forward_hook(each.mixed)
+            for (module, site), each in zip(sites, listeners, strict=True)
+            if site.mix is None and isinstance(mixer := mixer_of(module), HeadMixing)
+        ]
+        try:
+            yield maps
+            maps += [each.only() for each in listeners]
+            _check_shapes(listeners, maps)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
-class _Replace:
-    """Takes the map that a module has mixed itself in place of what it was mixed from."""
+class _Maps:
+    """Hears the maps of one site."""
+
+    always = True
+    wants_maps = True
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.maps: list[Tensor] = []
 
-    def __call__(self, mixer: nn.Module, args: Any, mixed: Tensor) -> None:
-        assert self.site.maps is not None
-        self.site.maps[-1:] = [mixed]
+    def heard(self, record: Record) -> None:
+        """Keep the call's map."""
+        assert record.attn_map is not None
+        self.maps.append(record.attn_map)
+
+    def mixed(self, mixer: nn.Module, args: Any, mixed: Tensor) -> None:
+        """Take the map that a module has mixed itself in place of what it was mixed from: a hook of its mixer."""
+        self.maps[-1:] = [mixed]
+
+    def only(self) -> Tensor:
+        """Return the map of a pass with one call."""
+        if len(self.maps) != 1:
+            raise SiteError(f"{self.site.name} has made {len(self.maps)} attention maps in a forward pass, not one")
+        return self.maps[0]
 
 
 def _is_plain(site: Site) -> bool:
     return site.entry.kind == "self" and site.entry.maps_per_head == 1
 
 
-def _only_map(site: Site) -> Tensor:
-    maps = site.maps or []
-    if len(maps) != 1:
-        raise SiteError(f"{site.name} has made {len(maps)} attention maps in a forward pass, not one")
-    return maps[0]
-
-
-def _check_shapes(sites: list[tuple[nn.Module, Site]], maps: list[Tensor]) -> None:
-    for (one, other), ((_, first), (_, second)) in zip(
-        itertools.pairwise(maps), itertools.pairwise(sites), strict=True
-    ):
+def _check_shapes(listeners: Sequence[_Maps], maps: Sequence[Tensor]) -> None:
+    for (one, other), (first, second) in zip(itertools.pairwise(maps), itertools.pairwise(listeners), strict=True):
         if one.shape != other.shape:
             raise SiteError(
-                f"{first.name} and {second.name} have attention maps of different shapes, {tuple(one.shape)} and "
-                f"{tuple(other.shape)}: they cannot be compared"
+                f"{first.site.name} and {second.site.name} have attention maps of different shapes, "
+                f"{tuple(one.shape)} and {tuple(other.shape)}: they cannot be compared"
             )

@@ -10,12 +10,13 @@ from torch import nn
 
 from dropkey.adapters.discover import Found
 from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
-from dropkey.adapters.site import MIXER
 from dropkey.errors import SiteError
 from dropkey.ops.reattention import GatedHeadMixing
 from dropkey.regularizers import ReAttention
 
-__all__ = ["blocks_to_mix", "check_mixable", "not_plain", "put_in", "take_out"]
+__all__ = ["MIXER", "blocks_to_mix", "check_mixable", "mixer_of", "not_plain", "put_in", "take_out"]
+
+MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
 
 
 def blocks_to_mix(found: Sequence[Found], regularizer: ReAttention) -> list[Found]:
@@ -48,6 +49,11 @@ def check_mixable(f: Found) -> None:
     if hasattr(f.module, MIXER):
         raise SiteError(f"{f.name} ({type(f.module).__name__}) has a {MIXER!r} of its own: choose other blocks")
     _num_heads(f)
+
+
+def mixer_of(module: nn.Module) -> nn.Module | None:
+    """Return what a module mixes its attention maps with, if Re-attention was applied to it."""
+    return module._modules.get(MIXER)
 
 
 def put_in(f: Found, norm: str) -> None:

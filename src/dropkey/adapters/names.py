@@ -2,7 +2,7 @@
 
 from torch import nn
 
-__all__ = ["prefix_of", "unwrapped_names"]
+__all__ = ["prefix_of", "shown", "unwrapped_names"]
 
 # Steps that are always a wrapper's, and those that are one below modules of these classes.
 _STEPS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
@@ -47,3 +47,8 @@ def prefix_of(names: dict[str, str]) -> str:
     """Return where in a model the sites of a handle begin, from their names now to those when it was applied."""
     prefixes = {now.removesuffix(then).removesuffix(".") for now, then in names.items() if now.endswith(then)}
     return prefixes.pop() if len(prefixes) == 1 else min(names)
+
+
+def shown(name: str) -> str:
+    """Return a module's name as tables and messages show it."""
+    return name or "(the model itself)"

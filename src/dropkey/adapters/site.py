@@ -6,41 +6,34 @@ the module's ``__dict__``: it adds nothing to the state_dict, and is copied and 
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.forward_pass import Pass, Record, ratio_of_call
+from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.logits import call_of_logits, per_map
 from dropkey.adapters.recomputation import Acting, PassMemory, random_state
-from dropkey.adapters.slot import MixSlot, Slot
+from dropkey.adapters.record import Listener, Record
+from dropkey.adapters.slot import Slot
+from dropkey.adapters.slots.dropkey import DropKeySlot
+from dropkey.adapters.slots.dropout import DropoutSlot
+from dropkey.adapters.slots.reattention import MixSlot
 from dropkey.errors import ArgumentError, BackendError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
-from dropkey.ops.dispatch import attend, attend_kept, kept_tokens
+from dropkey.ops.dispatch import attend
 from dropkey.ops.dropout import attend_with_dropout, drop_weights
 from dropkey.ops.layout_of_output import laid_out
-from dropkey.ops.mixed_attention import attend_mixed, refuses
 from dropkey.ops.operands import broadcast, checked_call
-from dropkey.ops.reattention import HeadMixing
 from dropkey.ops.reference import dropped_softmax, weights
-from dropkey.ops.statistics import counts_batches, is_recomputing
-from dropkey.ops.transforms import active_transform, check_randomness
-from dropkey.patterns import Element, Geometry, Pattern, Token
-from dropkey.regularizers import AttentionDropout, DropKey
+from dropkey.ops.statistics import is_recomputing
+from dropkey.ops.transforms import active_transform
+from dropkey.patterns import Geometry
 
-__all__ = ["MIXER", "Selection", "Site", "mixer_of", "site_of"]
+__all__ = ["Site", "attach", "detach", "require_called", "site_of", "without_site"]
 
-MIXER = "reattention"  # name of the submodule that holds Re-attention's parameters in an attention module
 _ATTRIBUTE = "_dropkey_site"
-
-
-class Selection(NamedTuple):
-    """Which tokens keep their keys."""
-
-    rows: Tensor  # int64 (B, n), as rows of x.view(B * N, C)
-    draw: Draw
 
 
 @dataclass(eq=False)
@@ -62,19 +55,36 @@ class Site:
     original_class: type[nn.Module]
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
-    drop: Slot | None = None
-    dropout: Slot | None = None
+    drop: DropKeySlot | None = None
+    dropout: DropoutSlot | None = None
     mix: MixSlot | None = None
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
-    records: list[Record] | None = None
-    maps: list[Tensor] | None = None  # of its attention calls, with their gradients, while somebody listens: maps.py
+    listeners: tuple[Listener, ...] = ()  # see listeners.py
     passes: PassMemory = field(default_factory=PassMemory)
     calls_per_pass: int | None = None  # attention calls of the last pass in which something acted, once there was one
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "listeners": ()}  # nobody listens to a copy
 
     @property
     def label(self) -> str:
         """What messages call it."""
         return f"{self.name or 'the model itself'} ({self.original_class.__name__})"
+
+    @property
+    def backend(self) -> str:
+        """What runs attention where no weights are wanted."""
+        return "auto" if self.drop is None else self.drop.backend
+
+    @property
+    def num_keys(self) -> int | None:
+        """How many keys each query has, if the grid is known."""
+        return self.grid_size and self.grid_size[0] * self.grid_size[1] + self.num_prefix_tokens
+
+    @property
+    def wants_maps(self) -> bool:
+        """Whether a listener wants whole maps, which fast paths do not compute."""
+        return any(listener.wants_maps for listener in self.listeners)
 
     def slots(self) -> list[Slot]:
         """Return the filled slots."""
@@ -85,8 +95,11 @@ class Site:
         return [slot for slot in (self.drop, self.dropout) if slot is not None]
 
     def acts(self, training: bool) -> bool:
-        """Say whether any slot changes a forward pass of the module in this mode, or somebody wants its maps."""
-        return self.maps is not None or any(slot.acts(training) for slot in self.slots())
+        """Say whether any slot changes a forward pass of the module in this mode, or a listener hears all of them."""
+        for slot in (self.drop, self.dropout, self.mix):
+            if slot is not None and slot.acts(training):
+                return True
+        return bool(self.listeners) and any(listener.always for listener in self.listeners)
 
     def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
         """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
@@ -105,49 +118,6 @@ class Site:
             self.passes.check(self.label, state, settings)
         elif settings:
             self.passes.note(state, settings)
-
-    def _settings(self, training: bool) -> tuple[Acting, ...]:
-        """Of what drops: Re-attention draws nothing, and may be recomputed with any random state."""
-        return tuple(
-            Acting(slot.regularizer, slot.drop_ratio, self.grid_size, self.num_prefix_tokens)
-            for slot in (self.drop, self.dropout)
-            if slot is not None and slot.acts(training)
-        )
-
-    def selects_tokens(self, forward: Pass) -> bool:
-        """Say whether keys of dropped tokens need not be computed at all.
-
-        They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a
-        compiled graph, whose shapes must not follow the drop ratio.
-        """
-        slot = self.drop
-        if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or self.maps is not None:
-            return False
-        pattern = slot.regularizer.pattern if isinstance(slot.regularizer, DropKey) else None
-        alone = not any(s.acts(forward.training) for s in (self.dropout, self.mix) if s is not None)
-        return isinstance(pattern, Token) and alone and slot.backend != "reference"
-
-    def select_tokens(self, forward: Pass, x: Tensor, num_heads: int) -> "Selection":
-        """Return which tokens of x (B, N, C) keep their keys, where ``selects_tokens`` says so."""
-        forward.num_calls += 1
-        geometry = self._geometry(x.shape[0], num_heads, x.shape[1], x.shape[1])
-        draw = self._draw(forward, x, geometry)
-        assert draw is not None
-        assert self.drop is not None
-        counted = draw._replace(drop_ratio=ratio_of_call(self.drop.ratio_tensor, x))  # on the CPU: shapes follow it
-        return Selection(kept_tokens(counted, geometry), draw)
-
-    def attend_selected(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Run the attention over the keys that ``select_tokens`` has left: nothing more is dropped."""
-        assert self.drop is not None
-        call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
-        return attend_kept(call, self.drop.backend)
-
-    def record(self, selection: "Selection", query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-        """Keep what a selected attention stands for, with all keys and their mask, if somebody records."""
-        if self.records is not None:
-            scale = query.shape[-1] ** -0.5
-            self.records.append(Record(AttentionCall(query, key, value, None, False, scale, selection.draw), out))
 
     def attend(
         self,
@@ -171,185 +141,125 @@ class Site:
             SiteError: what torch's attention would not take.
         """
         forward.num_calls += 1
+        # The call as torch's attention would take it, and the keys that it loses.
         try:
             call = broadcast(checked_call(query, key, value, attn_bias, is_causal, scale, grouped=grouped))
         except ArgumentError as error:
             raise SiteError(f"{self.label}: {error}") from None
-        query = call.query
         geometry = self._geometry(*call.mask_shape)
-        call = call._replace(draw=self._draw(forward, query, geometry))
-        if any(slot.enabled for slot in self.droppers()):
+        call = call._replace(draw=self._draw(forward, call.query, geometry))
+        # The module's own dropout gives way.
+        if own_rate > 0 and any(slot.enabled for slot in self.droppers()):
             own_rate = 0.0
         if self.mix is not None and self.mix.acts(forward.training):
-            return self._attend_mixed(forward, call, geometry, own_rate)
-        if self.maps is not None:
-            self.maps.append(weights(call, call.keep()))
-        if self.dropout is not None and self.dropout.acts(forward.training):
-            check_randomness()
-            keep = self._dropout_keep(forward, query, geometry)
-            out = laid_out(attend_with_dropout(call, self.dropout.drop_ratio, keep), query)
+            return self._attend_mixed(self.mix, forward, call, geometry, own_rate)
+        # The attention itself, with whatever drops its weights.
+        drops_weights = self.dropout is not None and self.dropout.acts(forward.training)
+        if self.dropout is not None and drops_weights:
+            out = laid_out(self.dropout.attend(forward, call, geometry), call.query)
         elif own_rate > 0:
-            out = laid_out(attend_with_dropout(call, own_rate, None), query)
+            out = laid_out(attend_with_dropout(call, own_rate, None), call.query)
         else:
-            out = attend(call, "auto" if self.drop is None else self.drop.backend)
-        if self.records is not None:
-            self.records.append(Record(call, out))
+            out = attend(call, self.backend)
+        if self.listeners:
+            attn_map = weights(call, call.keep()) if self.wants_maps else None
+            self.tell(Record(call, out, drops=call.draw is not None or drops_weights, attn_map=attn_map))
         return out
 
-    def _attend_mixed(self, forward: Pass, call: AttentionCall, geometry: Geometry, own_rate: float) -> Tensor:
-        """Attend as without Re-attention and add the change it makes: while that is 0, the result is bit for bit so."""
-        if self._fuses(forward, call, own_rate):
-            return laid_out(self._attend_fused(forward, call), call.query)
+    def _attend_mixed(
+        self, mix: MixSlot, forward: Pass, call: AttentionCall, geometry: Geometry, own_rate: float
+    ) -> Tensor:
+        """Run plain attention and add Re-attention's change: bit-identical to plain attention while the gate is 0."""
+        drops_weights = own_rate > 0 or (self.dropout is not None and self.dropout.acts(forward.training))
+        if not (drops_weights or self.wants_maps) and mix.fuses(forward, call, self.backend, self.label):
+            return self._attend_fused(mix, forward, call)
+        # The weights of the call, after any drop.
         attn = weights(call, call.keep())
         dropped = self._dropped(forward, attn, geometry, own_rate)
         value = call.expanded().value
+        # Attention without Re-attention: by the backend where the weights are those that it has itself.
         if dropped is attn and not active_transform():
-            out = attend(call, "auto" if self.drop is None else self.drop.backend)
+            out = attend(call, self.backend)
         else:
             out = (dropped @ value.to(attn.dtype)).to(value.dtype)
-        change = self._change(forward, call, dropped)
+        # What Re-attention adds.
+        change = mix.change(forward, call, dropped, self.label)
         mixed = laid_out(out + (change.to(attn.dtype) @ value.to(attn.dtype)).to(out.dtype), call.query)
-        if self.records is not None:
+        if self.listeners:
             drops = call.draw is not None or dropped is not attn
-            self.records.append(Record(call, out, drops=drops, attn=dropped, mixed=mixed))
-        if self.maps is not None:
-            self.maps.append(dropped + change)
+            attn_map = dropped + change if self.wants_maps else None
+            self.tell(Record(call, out, drops=drops, attn=dropped, mixed=mixed, attn_map=attn_map))
         return mixed
 
-    def _fuses(self, forward: Pass, call: AttentionCall, own_rate: float) -> bool:
-        """Say whether one fused call mixes the maps: where nobody wants to see them and no weights are dropped."""
-        drops_weights = own_rate > 0 or (self.dropout is not None and self.dropout.acts(forward.training))
-        if drops_weights or self.maps is not None:
-            return False
-        backend = "auto" if self.drop is None else self.drop.backend
-        return refuses(call, self._mixer(forward), backend) is None
-
-    def _attend_fused(self, forward: Pass, call: AttentionCall) -> Tensor:
-        mixer = self._mixer(forward)
-        assert isinstance(mixer, HeadMixing)
-        with torch.no_grad():  # the fused call gives the gradients of both terms
-            backend = "auto" if self.drop is None else self.drop.backend
-            out = attend(call, backend)
-        mixed = attend_mixed(call, mixer, plain=out, backend=backend)
-        if self.records is not None:
+    def _attend_fused(self, mix: MixSlot, forward: Pass, call: AttentionCall) -> Tensor:
+        """Do the same in one call that computes no map."""
+        out, mixed = mix.attend_fused(forward, call, self.backend, self.label)
+        mixed = laid_out(mixed, call.query)
+        if self.listeners:
             attn = weights(call, call.keep())
-            self.records.append(Record(call, out, drops=call.draw is not None, attn=attn, mixed=mixed))
+            self.tell(Record(call, out, drops=call.draw is not None, attn=attn, mixed=mixed))
         return mixed
 
     def drop_logits(self, forward: Pass, logits: Tensor) -> Tensor:
         """Return the weights of logits (B, maps, Nq, Nk) that the library has computed itself, biases included."""
         forward.num_calls += 1
-        if self.drop is not None and self.drop.backend not in ("auto", "reference"):
+        if self.backend not in ("auto", "reference"):
             raise BackendError(
-                f"backend {self.drop.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
+                f"backend {self.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
                 "its softmax in Python; use backend='auto'"
             )
+        # The logits as a call, and the keys that it loses.
         batch, num_maps, num_queries, num_keys = logits.shape
         maps_per_mask = self.entry.maps_per_head
         geometry = self._geometry(batch, num_maps // maps_per_mask, num_queries, num_keys)
         draw = self._draw(forward, logits, geometry)
-        call = _call_of_logits(logits, draw)
+        call = call_of_logits(logits, draw)
+        # The softmax, with whatever drops its weights.
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         keep = None if draw is None else per_map(draw.keep(*geometry[:4]), maps_per_mask)
         plain = dropped_softmax(wide, keep, call.allowed())
         attn = self._dropped(forward, plain, geometry)
         out, mixed = attn.to(logits.dtype), None
+        # What Re-attention adds.
         if self.mix is not None and self.mix.acts(forward.training):
-            mixed = out + self._change(forward, call, attn).to(logits.dtype)
-        if self.records is not None:
-            drops = draw is not None or attn is not plain
-            self.records.append(Record(call, out, maps_per_mask, drops, attn, mixed))
+            mixed = out + self.mix.change(forward, call, attn, self.label).to(logits.dtype)
         result = out if mixed is None else mixed
-        if self.maps is not None:
-            self.maps.append(result)
+        if self.listeners:
+            drops = draw is not None or attn is not plain
+            self.tell(Record(call, out, maps_per_mask, drops, attn, mixed, attn_map=result))
         return result
+
+    def tell(self, record: Record) -> None:
+        """Let every listener hear of a call."""
+        for listener in self.listeners:
+            listener.heard(record)
 
     def _geometry(self, batch: int, num_heads: int, num_queries: int, num_keys: int) -> Geometry:
         return Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
 
     def _draw(self, forward: Pass, like: Tensor, geometry: Geometry) -> Draw | None:
         slot = self.drop
-        if slot is None or not slot.acts(forward.training):
-            return None
-        assert isinstance(slot.regularizer, DropKey)
-        assert isinstance(slot.regularizer.pattern, Pattern)
-        pattern, grid_size = slot.regularizer.pattern, geometry.grid_size
-        held, threshold = slot.ratio_tensor, None
-        if like.is_cuda and type(like) is not FakeTensor:
-            held = slot.on_devices.on(like.device, slot.ratio_tensor)
-            threshold = slot.on_devices.seed_threshold(like.device, slot.ratio_tensor, pattern, grid_size)
-        threshold = None if threshold is None else threshold.clone()
-        seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, like)
-        return Draw(pattern, ratio, seed, grid_size, geometry.num_prefix_tokens, threshold)
+        return slot.draw(forward, like, geometry) if slot is not None and slot.acts(forward.training) else None
 
     def _dropped(self, forward: Pass, attn: Tensor, geometry: Geometry, own_rate: float = 0.0) -> Tensor:
         """Return attention weights after dropout, or the very same tensor if none acts."""
         if self.dropout is not None and self.dropout.acts(forward.training):
-            keep = self._dropout_keep(forward, attn, geometry)
-            keep = None if keep is None else per_map(keep, self.entry.maps_per_head)
-            return drop_weights(attn, self.dropout.drop_ratio, keep)
+            return self.dropout.drop(forward, attn, geometry, self.entry.maps_per_head)
         return drop_weights(attn, own_rate, None) if own_rate > 0 else attn
 
-    def _change(self, forward: Pass, call: AttentionCall, attn: Tensor) -> Tensor:
-        """Return what Re-attention adds to the attention weights (B, H, Nq, Nk)."""
-        mixer = self._mixer(forward)
-        if active_transform() and counts_batches(getattr(mixer, "norm", None)):
-            raise SiteError(
-                f"{self.label}: Re-attention's batch norm counts batches in place, which {active_transform()} cannot "
-                'follow: set the mixing to eval(), or apply ReAttention(norm="layer")'
-            )
-        change = mixer(attn, call.allowed())
-        assert isinstance(change, Tensor)
-        return change
-
-    def _mixer(self, forward: Pass) -> nn.Module:
-        if forward.mixer is None or forward.num_calls > 1:
-            raise SiteError(
-                f"{self.name} ({self.original_class.__name__}) has no plain self-attention, one softmax a forward pass "
-                "in an adapter that knows Re-attention: choose other blocks for dropkey.ReAttention"
-            )
-        return forward.mixer
-
-    def _dropout_keep(self, forward: Pass, attn: Tensor, geometry: Geometry) -> Tensor | None:
-        """The mask of the renormalized baseline, or None for torch's form."""
-        assert self.dropout is not None
-        assert isinstance(self.dropout.regularizer, AttentionDropout)
-        if not self.dropout.regularizer.renormalize:
-            return None
-        seed, ratio = forward.seed("dropout", attn.device), ratio_of_call(self.dropout.ratio_tensor, attn)
-        return Element().keep(seed, ratio, geometry)
-
-
-def per_map(keep: Tensor, maps_per_mask: int) -> Tensor:
-    """Repeat a mask (B, H or 1, ...) for neighbouring softmax maps that share it: (B, H * maps_per_mask or 1, ...)."""
-    return keep.repeat_interleave(maps_per_mask, dim=1) if keep.shape[1] > 1 and maps_per_mask > 1 else keep
-
-
-def _call_of_logits(logits: Tensor, draw: Draw | None) -> AttentionCall:
-    """Write logits as an attention call: they are its bias, and the identity as values makes its output the weights."""
-    batch, num_maps, num_queries, num_keys = logits.shape
-    query, key = logits.new_zeros(()), logits.new_zeros(())
-    eye = torch.eye(num_keys, dtype=logits.dtype, device=logits.device).expand(batch, num_maps, -1, -1)
-    return AttentionCall(
-        query.expand(batch, num_maps, num_queries, 1),
-        key.expand(batch, num_maps, num_keys, 1),
-        eye,
-        logits,
-        False,
-        1.0,
-        draw,
-    )
+    def _settings(self, training: bool) -> tuple[Acting, ...]:
+        """Of what drops: Re-attention draws nothing, and may be recomputed with any random state."""
+        return tuple(
+            Acting(slot.regularizer, slot.drop_ratio, self.grid_size, self.num_prefix_tokens)
+            for slot in self.droppers()
+            if slot.acts(training)
+        )
 
 
 def site_of(module: nn.Module) -> Site | None:
     """Return the site that a module carries, if any."""
     site = module.__dict__.get(_ATTRIBUTE)
     return site if isinstance(site, Site) else None
-
-
-def mixer_of(module: nn.Module) -> nn.Module | None:
-    """Return what a module mixes its attention maps with, if Re-attention was applied to it."""
-    return module._modules.get(MIXER)
 
 
 def attach(module: nn.Module, site: Site) -> None:
@@ -360,6 +270,11 @@ def attach(module: nn.Module, site: Site) -> None:
 def detach(module: nn.Module) -> None:
     """Take a module's site away."""
     module.__dict__.pop(_ATTRIBUTE, None)
+
+
+def without_site(module: nn.Module) -> dict[str, Any]:
+    """Return a copy of a module's ``__dict__`` without its site."""
+    return {name: value for name, value in module.__dict__.items() if name != _ATTRIBUTE}
 
 
 def require_called(site: Site, forward: Pass) -> None:

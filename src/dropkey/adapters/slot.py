@@ -1,13 +1,19 @@
-"""A slot: one regulariser at one site."""
+"""A slot: one regularizer at one site."""
+
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from dropkey.adapters.device_ratio import DeviceRatio
+from dropkey.adapters.discover import Found
+from dropkey.adapters.entry import Entry
 from dropkey.regularizers import Regularizer
 from dropkey.schedules import drawn_ratio
 
-__all__ = ["HandleId", "MixSlot", "Slot"]
+__all__ = ["HandleId", "Slot"]
 
 
 class HandleId:
@@ -15,11 +21,15 @@ class HandleId:
 
 
 class Slot:
-    """One regulariser at one site: its ratio here, and whether it acts.
+    """One regularizer at one site: its ratio here, and whether it acts.
 
-    ``acts`` and ``sampling`` are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by
-    ratio > 0 alone and not by the ratio's value.
+    What ``acts`` reads are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by ratio > 0
+    alone and not by the ratio's value. What the regularizer does at a site is in its subclass: see ``slots``.
     """
+
+    place: ClassVar[str]  # attribute of a site that holds it
+    drops: ClassVar[bool] = True  # whether it drops keys or weights, and so has a drop ratio
+    columns: ClassVar[tuple[str, ...]] = ("drop ratio", "backend")  # of the handle's table
 
     def __init__(self, regularizer: Regularizer, handle_id: HandleId, drop_ratio: float, backend: str) -> None:
         self.regularizer = regularizer
@@ -51,10 +61,35 @@ class Slot:
         """Say whether this slot changes a forward pass of a module in this mode."""
         return self.enabled and self.is_positive and (training or self.sampling)
 
+    @classmethod
+    def check_backend(cls, backend: str) -> None:
+        """Raise an ArgumentError for a backend, known as it is, that cannot run this regularizer."""
 
-class MixSlot(Slot):
-    """Re-attention at one site: nothing is dropped, and it acts in evaluation too."""
+    @classmethod
+    def check_applicable(cls, f: Found) -> None:
+        """Raise a SiteError for an attention module that cannot take this regularizer."""
 
-    def acts(self, training: bool) -> bool:
-        """Say whether this slot changes a forward pass of a module in this mode."""
-        return self.enabled
+    def unfit(self, found: Sequence[Found]) -> list[str]:
+        """Return "name (Class: why)" of known attention modules that this regularizer is not for."""
+        return []
+
+    def put_in(self, f: Found) -> None:
+        """Give a module that has become a site what else this regularizer needs there."""
+
+    def take_out(self, module: nn.Module) -> None:
+        """Take away again what ``put_in`` has given."""
+
+    def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
+        """Return what stands in this slot's columns of the handle's table.
+
+        Args:
+            module: that carries the site.
+            entry: what is special about its class.
+            num_keys: that each query has, if known.
+        """
+        return [f"{drawn_ratio(self.drop_ratio):.4g}", self.backend]
+
+    @property
+    def _state(self) -> str:
+        """What ``print(model)`` adds while this slot is switched off."""
+        return "" if self.enabled else ", disabled"

@@ -7,17 +7,20 @@ it skips could be anything else (see ``as_written.py``). Others are masked.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dropkey.adapters.forward_pass import Pass
-from dropkey.adapters.site import Selection, Site
+from dropkey.adapters.forward_pass import Pass, ratio_of_call
+from dropkey.adapters.record import Record
+from dropkey.adapters.site import Site
 from dropkey.ops.as_written import is_as_written, is_plain_linear, modes_look_on, nobody_looks_on
-from dropkey.ops.dispatch import attend_projected, refuses_projection
+from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.dispatch import attend_kept, attend_projected, kept_tokens, refuses_projection
 from dropkey.ops.projection import Projection
+from dropkey.patterns import Geometry
 
 __all__ = ["forward_selected"]
 
@@ -43,7 +46,7 @@ def forward_selected(
         module: a timm.layers.attention.Attention.
         site: the site it carries.
         forward: this pass.
-        masked: runs the same call with its keys masked; for whoever records, to compare.
+        masked: runs the same call with its keys masked; for listeners, to compare.
         x: (B, N, C).
         args: more of its forward; anything but None and False means a mask.
         kwargs: likewise.
@@ -53,52 +56,87 @@ def forward_selected(
     """
     if any(extra is not None and extra is not False for extra in (*args, *kwargs.values())):
         return None
-    if not site.selects_tokens(forward) or not _skips_nothing(module, site, x):
+    if not _selects(site, forward) or not _skips_nothing(module, site, x):
         return None
-    expected = None if site.records is None else _masked(site, masked, x)
-    selection = site.select_tokens(forward, x, module.num_heads)
+    expected = _masked(site, masked, x) if site.listeners else None
+    # Which tokens keep their keys, and the module with the others' left out.
+    forward.num_calls += 1
+    selection = _select(site, forward, x, module.num_heads)
     site.calls_per_pass = 1
     run = _run_whole if _is_whole(module, site, x) else _run_parts
-    result: Tensor = module.proj_drop(run(module, site, x, selection))
-    if site.records is not None:
-        site.records[-1] = site.records[-1]._replace(module_out=result, module_masked=expected)
+    projected, heads = run(module, site, x, selection.rows)
+    result: Tensor = module.proj_drop(projected)
+    if site.listeners:
+        record = _equivalent(module, x, selection.draw, heads)
+        site.tell(record._replace(module_out=result, module_masked=expected))
     return result
 
 
+class _Selection(NamedTuple):
+    """Which tokens keep their keys."""
+
+    rows: Tensor  # int64 (B, n), as rows of x.view(B * N, C)
+    draw: Draw
+
+
+def _selects(site: Site, forward: Pass) -> bool:
+    """Say whether keys of dropped tokens need not be computed at all.
+
+    They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a compiled
+    graph, whose shapes must not follow the drop ratio.
+    """
+    slot = site.drop
+    if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or site.wants_maps:
+        return False
+    alone = not any(s.acts(forward.training) for s in (site.dropout, site.mix) if s is not None)
+    return slot.drops_tokens and alone and slot.backend != "reference"
+
+
+def _select(site: Site, forward: Pass, x: Tensor, num_heads: int) -> _Selection:
+    assert site.drop is not None
+    batch, num_tokens = x.shape[:2]
+    geometry = Geometry(batch, num_heads, num_tokens, num_tokens, site.grid_size, site.num_prefix_tokens)
+    draw = site.drop.draw(forward, x, geometry)
+    counted = draw._replace(drop_ratio=ratio_of_call(site.drop.ratio_tensor, x))  # on the CPU: shapes follow it
+    return _Selection(kept_tokens(counted, geometry), draw)
+
+
 def _masked(site: Site, masked: Callable[[], Any], x: Tensor) -> Any:
-    """What the module returns if its keys are masked, drawn from the same random state."""
-    records, site.records = site.records, None
+    """What the module returns if its keys are masked, drawn from the same random state; nobody hears of it."""
+    listeners, site.listeners = site.listeners, ()
     try:
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
             return masked()
     finally:
-        site.records = records
+        site.listeners = listeners
 
 
-def _run_whole(module: Any, site: Site, x: Tensor, selection: Selection) -> Tensor:
-    """Both linear layers and the attention between them as one call of a backend."""
-    assert site.drop is not None
-    y, out = attend_projected(_projection(module, x), selection.rows, site.drop.backend)
-    if site.records is not None:
-        query_weights, kv_weights = _split_weights(module)
-        query = _project(x, *query_weights, module.head_dim)
-        heads = out.view(*x.shape[:2], module.num_heads, -1).transpose(1, 2)
-        site.record(selection, query, *_keys_and_values(module, x, *kv_weights), heads)
-    return y
-
-
-def _run_parts(module: Any, site: Site, x: Tensor, selection: Selection) -> Tensor:
+def _equivalent(module: Any, x: Tensor, draw: Draw, heads: Tensor) -> Record:
+    """What a selected attention stands for: a call over all keys, some of them masked."""
     query_weights, kv_weights = _split_weights(module)
     query = module.q_norm(_project(x, *query_weights, module.head_dim))
-    seen = x.reshape(-1, x.shape[-1]).index_select(0, selection.rows.flatten()).view(x.shape[0], -1, x.shape[-1])
-    out = site.attend_selected(query, *_keys_and_values(module, seen, *kv_weights))
-    if site.records is not None:
-        site.record(selection, query, *_keys_and_values(module, x, *kv_weights), out)
-    out = module.norm(out.transpose(1, 2).flatten(2))
+    key, value = _keys_and_values(module, x, *kv_weights)
+    return Record(AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, draw), heads)
+
+
+def _run_whole(module: Any, site: Site, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Both linear layers and the attention between them as one call of a backend."""
+    y, out = attend_projected(_projection(module, x), rows, site.backend)
+    return y, out.view(*x.shape[:2], module.num_heads, -1).transpose(1, 2)
+
+
+def _run_parts(module: Any, site: Site, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Project all queries but the kept keys and values alone, attend, and do the rest as the module does."""
+    query_weights, kv_weights = _split_weights(module)
+    query = module.q_norm(_project(x, *query_weights, module.head_dim))
+    seen = x.reshape(-1, x.shape[-1]).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
+    key, value = _keys_and_values(module, seen, *kv_weights)
+    call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
+    heads = attend_kept(call, site.backend)
+    out = module.norm(heads.transpose(1, 2).flatten(2))
     if module.gate is not None:
         out = out * module.gate(x).sigmoid()
-    result: Tensor = module.proj(out)
-    return result
+    return module.proj(out), heads
 
 
 def _skips_nothing(module: Any, site: Site, x: Tensor) -> bool:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.forward_pass import Record
 from dropkey.adapters.grid_of_pass import check_grid, grids_of_pass
-from dropkey.adapters.site import Site, per_map
+from dropkey.adapters.listeners import recording
+from dropkey.adapters.logits import per_map
+from dropkey.adapters.names import shown
+from dropkey.adapters.record import Record
+from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
-from dropkey.adapters.table import shown, text_table
+from dropkey.adapters.table import text_table
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
 from dropkey.ops.call import AttentionCall, Draw
@@ -66,24 +69,25 @@ def verify(model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inpu
     with restored(model), torch.no_grad():
         _check_evaluation(model, rows, *inputs, **kwargs)
         model.train()
-        with recording(rows), grids_of_pass(model) as grids:
+        with recording([module for module, _, _ in rows]) as records, grids_of_pass(model) as grids:
             model(*inputs, **kwargs)
-            for module, site, _ in rows:
-                check_grid(site, grids.get(module))
-            with _full_precision(model):
-                return Verification([_check_site(site, slot) for _, site, slot in rows])
+        for (module, site, _), heard in zip(rows, records, strict=True):
+            check_grid(site, heard, grids.get(module))
+        with _full_precision(model):
+            return Verification(
+                [_check_site(site, slot, heard) for (_, site, slot), heard in zip(rows, records, strict=True)]
+            )
 
 
 def _check_evaluation(
     model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], *inputs: Any, **kwargs: Any
 ) -> None:
     model.eval()
-    with recording(rows):
-        with _restored_random_state(model):
-            with_slots = _flat(model(*inputs, **kwargs))
-        for _, site, _ in rows:
-            if any(record.drops for record in site.records or []):
-                raise SiteError(f"{site.name} acts in evaluation mode too")
+    with recording([module for module, _, _ in rows]) as records, _restored_random_state(model):
+        with_slots = _flat(model(*inputs, **kwargs))
+    for (_, site, _), heard in zip(rows, records, strict=True):
+        if any(record.drops for record in heard):
+            raise SiteError(f"{site.name} acts in evaluation mode too")
     for _, _, slot in rows:
         slot.enabled = False
     try:
@@ -99,8 +103,7 @@ def _check_evaluation(
         )
 
 
-def _check_site(site: Site, slot: Slot) -> SiteCheck:
-    records = site.records or []
+def _check_site(site: Site, slot: Slot, records: Sequence[Record]) -> SiteCheck:
     if not slot.is_positive:
         return SiteCheck(site.name, 0.0, 0.0, math.nan, len(records))
     if not records:
@@ -226,17 +229,6 @@ def _geometry(record: Record, draw: Draw) -> Geometry:
     batch, num_maps, num_queries, num_keys = record.call.mask_shape
     num_heads = num_maps // record.maps_per_mask
     return Geometry(batch, num_heads, num_queries, num_keys, draw.grid_size, draw.num_prefix_tokens)
-
-
-@contextlib.contextmanager
-def recording(rows: Sequence[tuple[nn.Module, Site, Slot]]) -> Iterator[None]:
-    for _, site, _ in rows:
-        site.records = []
-    try:
-        yield
-    finally:
-        for _, site, _ in rows:
-            site.records = None
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.forward_pass import Record
-from dropkey.adapters.site import MIXER, Site, mixer_of
+from dropkey.adapters.listeners import recording
+from dropkey.adapters.mixing import MIXER, mixer_of
+from dropkey.adapters.record import Record
+from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
 from dropkey.adapters.table import text_table
-from dropkey.adapters.verify import recording, restored
+from dropkey.adapters.verify import restored
 from dropkey.errors import SiteError
 
 __all__ = ["MixingCheck", "MixingVerification", "verify_mixing"]
@@ -49,9 +51,11 @@ def verify_mixing(
             model.train(training)
             # Before the run: a batch norm changes its running statistics while it runs.
             mixers = [_copied(module) for module, _, _ in rows]
-            with recording(rows):
+            with recording([module for module, _, _ in rows]) as records:
                 model(*inputs, **kwargs)
-                checks = [_check(site, mixer) for (_, site, _), mixer in zip(rows, mixers, strict=True)]
+            checks = [
+                _check(site, mixer, heard) for (_, site, _), mixer, heard in zip(rows, mixers, records, strict=True)
+            ]
     return MixingVerification(checks)
 
 
@@ -69,8 +73,7 @@ def _state(name: str, part: Any) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
 
 
-def _check(site: Site, mixer: dict[str, Tensor]) -> MixingCheck:
-    records = site.records or []
+def _check(site: Site, mixer: dict[str, Tensor], records: Sequence[Record]) -> MixingCheck:
     if not records:
         raise SiteError(f"{site.name} was not reached: the model did not run it, or ran around it")
     return max((_check_record(site, mixer, record) for record in records), key=lambda check: check.max_error)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dropkey.adapters.discover import attention_modules, left_alone
-from dropkey.adapters.table import computes_softmax
+from dropkey.adapters.eager import computes_softmax
 from dropkey.catalogue.family import Family
 from dropkey.catalogue.timm import TIMM_FAMILIES, TIMM_WITHOUT_KEYS
 from dropkey.catalogue.torch import TORCH_FAMILIES

@@ -1,0 +1,95 @@
+"""Listening to the attention calls of a model's sites, and to modules that are sites only while somebody listens."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import nn
+
+from dropkey.adapters.class_swap import check_swappable, swap_in, swap_out
+from dropkey.adapters.discover import Found, attention_modules
+from dropkey.adapters.new_site import new_site
+from dropkey.adapters.record import Listener, Record
+from dropkey.adapters.site import Site, site_of
+from dropkey.errors import SiteError
+
+__all__ = ["Recorder", "listening", "listening_everywhere", "recording"]
+
+
+class Recorder:
+    """Keeps the records of one site, of the calls in which a regularizer acts or all of them."""
+
+    def __init__(self, always: bool = False, wants_maps: bool = False) -> None:
+        self.always = always
+        self.wants_maps = wants_maps
+        self.records: list[Record] = []
+
+    def heard(self, record: Record) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def listening(pairs: Sequence[tuple[nn.Module, Listener]]) -> Iterator[None]:
+    """Let each listener hear the attention calls of its module, which is a site; others may listen meanwhile.
+
+    A regularizer may come and go as well. A module that is left without regularizer and listener gets its class back.
+    """
+    try:
+        for module, listener in pairs:
+            _site(module).listeners += (listener,)
+        yield
+    finally:
+        for module, listener in pairs:
+            _leave(module, listener)
+
+
+@contextlib.contextmanager
+def listening_everywhere(
+    model: nn.Module, listener: Callable[[Found], Listener], where: Callable[[Found], bool] | None = None
+) -> Iterator[None]:
+    """Listen to every attention module that an adapter knows, also where no regularizer was applied.
+
+    Args:
+        model: any module that ``apply`` would take; its outputs stay what they are.
+        listener: makes the listener of one attention module.
+        where: says of each attention module whether to listen there; everywhere by default.
+
+    Raises:
+        SiteError: no such module, or one that something else has patched.
+    """
+    found = [f for f in attention_modules(model) if where is None or where(f)]
+    if not found:
+        raise SiteError(f"found no attention module to listen to in this {type(model).__name__}")
+    pairs = [(f.module, listener(f)) for f in found]
+    for f in found:
+        if site_of(f.module) is None:
+            check_swappable(f.name, f.module)
+    for f in found:
+        swap_in(f.module, site_of(f.module) or new_site(f))
+    with listening(pairs):
+        yield
+
+
+@contextlib.contextmanager
+def recording(modules: Sequence[nn.Module]) -> Iterator[list[list[Record]]]:
+    """Record the calls of sites in which a regularizer acts: one list for each module, filled as they are made."""
+    recorders = [Recorder() for _ in modules]
+    with listening(list(zip(modules, recorders, strict=True))):
+        yield [recorder.records for recorder in recorders]
+
+
+def _site(module: nn.Module) -> Site:
+    site = site_of(module)
+    if site is None:
+        raise SiteError(f"nothing can listen to this {type(module).__name__}: it is no site of dropkey")
+    return site
+
+
+def _leave(module: nn.Module, listener: Listener) -> None:
+    """Take a listener away, and with the last one a site that has no slots."""
+    site = site_of(module)
+    if site is None:
+        return
+    site.listeners = tuple(other for other in site.listeners if other is not listener)
+    if not site.listeners and not site.slots():
+        swap_out(module, site)

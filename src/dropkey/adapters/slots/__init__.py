@@ -1,0 +1,1 @@
+"""What happens at a site: one file for each regularizer, which does its own work there."""
