@@ -11,11 +11,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 import dropkey
-from dropkey.patterns import PATTERNS
+from dropkey.ops.cpu.library import PATTERNS
 
 __all__ = ["Call", "Subclass", "random_call", "truth"]
 
-NAMES = ("element", *PATTERNS)  # the default twice as often
+NAMES = ("element", *PATTERNS)  # what every backend draws, the default twice as often
 USUAL_SPREADS = (0.1, 1.0, 1.0, 3.0, 10.0)  # standard deviation of the logits
 LARGE_SPREADS = (25.0, 100.0, 900.0)
 

@@ -17,7 +17,7 @@ assert library.kernel().isa == ISA, library.kernel().isa
 for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
     for queries, keys, dim in ((65, 65, 64), (9, 33, 35), (1, 1, 1), (40, 600, 17)):
         q, k, v = (torch.randn(2, 3, n, dim).to(dtype).requires_grad_() for n in (queries, keys, keys))
-        for pattern in ("element", "column", "token", "block", "cross"):
+        for pattern in library.PATTERNS:
             results = []
             for backend in ("cpu", "reference"):
                 out = dropkey.attention(

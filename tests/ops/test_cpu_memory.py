@@ -18,10 +18,11 @@ pytestmark = [
 # Every tensor is a copy of its own, so that the sanitizer's fences lie around each.
 CALLS = """
 import itertools, sys, torch, dropkey
+from dropkey.ops.cpu.library import PATTERNS
 torch.set_num_threads(2)
 made = []
 for dtype, pattern, form, (kv_heads, repeats, queries, keys, dim, value_dim), causal in itertools.product(
-    (torch.float32, torch.bfloat16), ("element", "column", "token", "block", "cross"), ("none", "bool", "learned"),
+    (torch.float32, torch.bfloat16), PATTERNS, ("none", "bool", "learned"),
     ((1, 1, 1, 1, 1, 1), (2, 2, 9, 17, 33, 35), (1, 1, 75, 65, 16, 12), (1, 2, 7, 600, 17, 5)), (False, True),
 ):
     q, k, v = (torch.randn(2, h, n, d).to(dtype).requires_grad_() for h, n, d in (

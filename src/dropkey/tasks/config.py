@@ -73,7 +73,7 @@ class TrainConfig:
     window_size: int | None = option(None, WINDOW_SIZE_HELP)
     re_attention: str | None = option(None, "DeepViT's mixing of attention maps over heads: all, or the last N blocks")
     map_similarity_loss: float = option(
-        0.0, "weight of DeepViT's loss, how alike the attention maps of neighbouring blocks are; 0 for none", at_least=0
+        0.0, "weight of DeepViT's loss, how alike the attention maps of neighboring blocks are; 0 for none", at_least=0
     )
     finetune_epochs: int = option(
         0, "train this many of the last epochs without dropping, to align with evaluation", at_least=0
