@@ -308,7 +308,7 @@ FAULTS = [
     Fault(
         "the last listener leaves a trace",
         "adapters/listeners.py",
-        "if not site.listeners and not site.slots():",
+        "if site is not None and not site.listeners and not site.slots():",
         "if False:",
         LISTENERS,
     ),

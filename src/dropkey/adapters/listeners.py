@@ -41,6 +41,8 @@ def listening(pairs: Sequence[tuple[nn.Module, Listener]]) -> Iterator[None]:
     finally:
         for module, listener in pairs:
             _leave(module, listener)
+        for module, _ in pairs:
+            _leave_nothing(module)
 
 
 @contextlib.contextmanager
@@ -86,10 +88,13 @@ def _site(module: nn.Module) -> Site:
 
 
 def _leave(module: nn.Module, listener: Listener) -> None:
-    """Take a listener away, and with the last one a site that has no slots."""
     site = site_of(module)
-    if site is None:
-        return
-    site.listeners = tuple(other for other in site.listeners if other is not listener)
-    if not site.listeners and not site.slots():
+    if site is not None:
+        site.listeners = tuple(other for other in site.listeners if other is not listener)
+
+
+def _leave_nothing(module: nn.Module) -> None:
+    """Give a module its class back if neither a slot nor a listener is left."""
+    site = site_of(module)
+    if site is not None and not site.listeners and not site.slots():
         swap_out(module, site)
