@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 import dropkey
-from dropkey.ops.cpu.library import PATTERNS
+from dropkey.ops.cpu.door import PATTERNS
 
 __all__ = ["Call", "Subclass", "random_call", "truth"]
 

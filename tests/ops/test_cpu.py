@@ -91,7 +91,7 @@ def check(q, k, v, bias=None, is_causal=False, **drop):
     keys=st.sampled_from([1, 2, 7, 8, 9, 16, 17, 65, 129, 600, 1030]),
     dim=st.sampled_from([1, 12, 16, 33, 35, 64, 72, 96]),
     value_dim=st.sampled_from([1, 12, 32, 33, 35, 64, 72]),
-    pattern=st.sampled_from(library.PATTERNS),
+    pattern=st.sampled_from(door.PATTERNS),
     ratio=st.sampled_from([0.01, 0.3, 0.7, 0.99]),
     form=st.sampled_from(BIASES),
     is_causal=st.booleans(),
@@ -168,7 +168,7 @@ def test_logits_that_grow_from_block_to_block():
     check(q, k, v, bias, drop_ratio=0.5, seed=3)
 
 
-@pytest.mark.parametrize("pattern", library.PATTERNS)
+@pytest.mark.parametrize("pattern", door.PATTERNS)
 @pytest.mark.parametrize("ratio", [0.01, 0.3, 0.99, 1 - 1e-9])
 @pytest.mark.parametrize(
     ("queries", "grid", "prefix"), [(1, (1, 1), 0), (3, (1, 7), 0), (9, (2, 4), 1), (65, (8, 8), 1), (5, (14, 14), 17)]

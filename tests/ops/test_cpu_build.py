@@ -11,13 +11,13 @@ needs_compiler = pytest.mark.skipif(library.unavailable() is not None, reason=st
 
 PROBE = """
 import torch, dropkey
-from dropkey.ops.cpu import library
+from dropkey.ops.cpu import door, library
 assert library.unavailable() is None, library.unavailable()
 assert library.kernel().isa == ISA, library.kernel().isa
 for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
     for queries, keys, dim in ((65, 65, 64), (9, 33, 35), (1, 1, 1), (40, 600, 17)):
         q, k, v = (torch.randn(2, 3, n, dim).to(dtype).requires_grad_() for n in (queries, keys, keys))
-        for pattern in library.PATTERNS:
+        for pattern in door.PATTERNS:
             results = []
             for backend in ("cpu", "reference"):
                 out = dropkey.attention(

@@ -18,7 +18,7 @@ pytestmark = [
 # Every tensor is a copy of its own, so that the sanitizer's fences lie around each.
 CALLS = """
 import itertools, sys, torch, dropkey
-from dropkey.ops.cpu.library import PATTERNS
+from dropkey.ops.cpu.door import PATTERNS
 torch.set_num_threads(2)
 made = []
 for dtype, pattern, form, (kv_heads, repeats, queries, keys, dim, value_dim), causal in itertools.product(
