@@ -33,14 +33,14 @@ class Pass:
         return self.seeds[key]
 
 
-def ratio_of_call(ratio: Tensor, query: Tensor) -> Tensor:
+def ratio_of_call(ratio: Tensor, is_fake: bool) -> Tensor:
     """Return a copy of a slot's drop ratio for one call: the slot's may have changed when the call is differentiated.
 
     Args:
         ratio: float64 (), on the CPU.
-        query: of the call; where it is fake, so must the ratio be.
+        is_fake: whether the tensors of the call are fake; then so must the ratio be.
     """
-    if type(query) is FakeTensor and type(ratio) is not FakeTensor:
+    if is_fake and type(ratio) is not FakeTensor:
         with _disable_current_modes():
             value = float(ratio)
         return torch.full((), value, dtype=ratio.dtype, device="cpu")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dropkey.adapters.forward_pass import Pass, ratio_of_call
+from dropkey.adapters.forward_pass import Pass
 from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site
 from dropkey.ops.as_written import is_as_written, is_plain_linear, modes_look_on, nobody_looks_on
@@ -97,7 +97,7 @@ def _select(site: Site, forward: Pass, x: Tensor, num_heads: int) -> _Selection:
     batch, num_tokens = x.shape[:2]
     geometry = Geometry(batch, num_heads, num_tokens, num_tokens, site.grid_size, site.num_prefix_tokens)
     draw = site.drop.draw(forward, x, geometry)
-    counted = draw._replace(drop_ratio=ratio_of_call(site.drop.ratio_tensor, x))  # on the CPU: shapes follow it
+    counted = draw._replace(drop_ratio=site.drop.ratio_tensor.clone())  # on the CPU: shapes follow it
     return _Selection(kept_tokens(counted, geometry), draw)
 
 

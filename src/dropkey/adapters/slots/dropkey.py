@@ -39,12 +39,12 @@ class DropKeySlot(Slot):
     def draw(self, forward: Pass, like: Tensor, geometry: Geometry) -> Draw:
         """Return what decides which keys one call loses: the ratio as it is now, and a seed of its own."""
         pattern, grid_size = self.pattern, geometry.grid_size
-        held, threshold = self.ratio_tensor, None
-        if like.is_cuda and type(like) is not FakeTensor:
+        held, threshold, is_fake = self.ratio_tensor, None, type(like) is FakeTensor
+        if like.is_cuda and not is_fake:
             held = self.on_devices.on(like.device, self.ratio_tensor)
             threshold = self.on_devices.seed_threshold(like.device, self.ratio_tensor, pattern, grid_size)
         threshold = None if threshold is None else threshold.clone()
-        seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, like)
+        seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, is_fake)
         return Draw(pattern, ratio, seed, grid_size, geometry.num_prefix_tokens, threshold)
 
     def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:

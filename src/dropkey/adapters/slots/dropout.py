@@ -1,6 +1,7 @@
 """Dropout of attention weights at a site, torch's form or the renormalized one."""
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dropkey.adapters.eager import computes_softmax
 from dropkey.adapters.entry import Entry
@@ -42,7 +43,7 @@ class DropoutSlot(Slot):
         """The mask of the renormalized form; None for torch's, which draws its own."""
         if not self.renormalizes:
             return None
-        seed, ratio = forward.seed("dropout", attn.device), ratio_of_call(self.ratio_tensor, attn)
+        seed, ratio = forward.seed("dropout", attn.device), ratio_of_call(self.ratio_tensor, type(attn) is FakeTensor)
         return Element().keep(seed, ratio, geometry)
 
     def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
