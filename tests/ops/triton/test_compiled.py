@@ -15,8 +15,9 @@ SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, 
 # What takes the most registers, as a rule: a byte a key, a bias, and a causal mask.
 DEMANDING = {"pattern": 2, "bias": 1, "is_causal": True}
 # Hopper's tiles in half precision that were timed: they spill, and are faster than the largest that do not.
-TIMED_SPILLS = {("query", 128): 160, ("key_value", 128): 240}
-SPARED_BYTES = 24  # the most that CUDA's compiler spills where it leaves registers unused, for more blocks at a time
+TIMED_SPILLS = {("query", 128): 244, ("key_value", 128): 244}
+SPARED_BYTES = 32  # the most that CUDA's compiler spills where it leaves registers unused, for more blocks at a time
+FULL_BYTES = {("key_value", 256, torch.float32): 8}  # two more registers than the 512 of a thread on AMD
 
 
 def assert_fits(kernel, target, dtype=torch.bfloat16, head_dim=64, **options):
@@ -30,7 +31,8 @@ def assert_fits(kernel, target, dtype=torch.bfloat16, head_dim=64, **options):
     is_spared = bool(options) and target != "gfx942" and found.registers < most
     is_timed = resources.GPUS[target] == "hopper" and dtype != torch.float32
     timed = TIMED_SPILLS.get((kernel, head_dim), 0) if is_timed else 0
-    assert found.spilled_bytes <= max(timed, SPARED_BYTES if is_spared else 0)
+    full = FULL_BYTES.get((kernel, head_dim, dtype), 0) if options and target == "gfx942" else 0
+    assert found.spilled_bytes <= max(timed, full, SPARED_BYTES if is_spared else 0)
 
 
 @pytest.mark.parametrize("target", TARGETS)
