@@ -1,6 +1,6 @@
-"""How alike the attention maps of neighbouring blocks are in trained runs: ``python benchmarks/collapse.py RUN...``
+"""How alike the attention maps of neighboring blocks are in trained runs: ``python benchmarks/collapse.py RUN...``
 
-For each run folder: validation accuracy, mean cosine similarity of neighbouring maps as DeepViT's loss has it, and the
+For each run folder: validation accuracy, mean cosine similarity of neighboring maps as DeepViT's loss has it, and the
 number of blocks that are similar to the block before, at several thresholds; where Re-attention makes the maps, the
 same of what it made them from.
 """

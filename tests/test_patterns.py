@@ -84,16 +84,16 @@ def test_mask_on_a_grid_is_the_oracles(pattern, window, grid, prefix, ratio, see
 
 @pytest.mark.parametrize("ratio", [0.05, 0.3, 0.7])
 def test_every_position_of_element_is_an_independent_draw(ratio):
-    """A binomial test for each (head, query, key), and for pairs of neighbours along every axis."""
+    """A binomial test for each (head, query, key), and for pairs of neighbors along every axis."""
     times = 3000
     mask = dropkey.keep_mask(times, 2, 3, 17, drop_ratio=ratio, seed=1)
     kept = mask.double()
     sigma = math.sqrt(ratio * (1 - ratio) / times)
     assert ((1 - kept.mean(0)) - ratio).abs().max() < 5 * sigma
-    centred = (kept - (1 - ratio)) / math.sqrt(ratio * (1 - ratio))
+    centered = (kept - (1 - ratio)) / math.sqrt(ratio * (1 - ratio))
     for axis in range(4):
-        length = centred.shape[axis] - 1
-        product = centred.narrow(axis, 0, length) * centred.narrow(axis, 1, length)
+        length = centered.shape[axis] - 1
+        product = centered.narrow(axis, 0, length) * centered.narrow(axis, 1, length)
         assert abs(product.mean()) < 5 / math.sqrt(product.numel())
 
 
@@ -148,8 +148,8 @@ def test_share_of_drawn_windows_is_the_ratio(pattern):
     )
     assert share(mask) == pytest.approx(0.3, abs=0.01)
     assert share(mask[..., 0]) == pytest.approx(0.3, abs=0.03)  # the class token, drawn as in element
-    corner, centre = mask[..., 1], mask[..., 1 + 3 * 8 + 3]
-    assert share(corner) < share(centre)
+    corner, center = mask[..., 1], mask[..., 1 + 3 * 8 + 3]
+    assert share(corner) < share(center)
 
 
 def test_a_cross_has_two_arms():

@@ -1,4 +1,4 @@
-"""Attention regularisation for Vision Transformers: DropKey that is right, fast and one line."""
+"""Attention regularization for Vision Transformers: DropKey that is right, fast and one line."""
 
 import importlib
 from typing import Any

@@ -25,7 +25,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _LOW_32 = 0xFFFFFFFF
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_RANK_STEP = 0x9E3779B97F4A7C15  # the golden ratio: neighbouring ranks get distant seeds
+_RANK_STEP = 0x9E3779B97F4A7C15  # the golden ratio: neighboring ranks get distant seeds
 
 
 def philox4x32(counter: Words, seed: Tensor) -> Words:
@@ -75,7 +75,7 @@ def _integer(seed: Any) -> int:
 def draw_seed(device: torch.device) -> Tensor:
     """Draw an int64 seed of shape () from torch's generator of ``device``, mixed with the distributed rank.
 
-    The seed stays on the device (no synchronisation). The rank is mixed in because launchers commonly seed every rank
+    The seed stays on the device (no synchronization). The rank is mixed in because launchers commonly seed every rank
     alike, and ranks must not drop the same keys.
     """
     seed = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device)

@@ -322,7 +322,7 @@ def test_activation_checkpointing_changes_nothing(norm, images):
     assert all(count == 1 for name, count in model.named_buffers() if name.endswith("num_batches_tracked"))
 
 
-def test_batch_norms_can_be_synchronised(images):
+def test_batch_norms_can_be_synchronized(images):
     model = tiny_vit()
     dropkey.apply(model, dropkey.ReAttention())
     set_gates(model, 0.5).eval()

@@ -1,4 +1,4 @@
-"""Settings of a handle: plain data, and the same regulariser again from it."""
+"""Settings of a handle: plain data, and the same regularizer again from it."""
 
 import copy
 import io

@@ -204,7 +204,7 @@ def test_beside_another_regulariser_it_is_masked(vit, images, monkeypatch):
     dropkey.apply(vit, dropkey.AttentionDropout(0.1, schedule="constant", renormalize=True))
     with SeenKeys() as seen, SeenOperators() as native:
         vit(images)
-    assert seen.keys == native.calls == []  # weights are materialised for the dropout
+    assert seen.keys == native.calls == []  # weights are materialized for the dropout
 
 
 def test_evaluation_sees_all_keys(vit, images):

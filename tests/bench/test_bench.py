@@ -97,7 +97,7 @@ def test_bench_model(capsys):
     assert main(["bench", "model", "--model", "vit_mini_patch2_8", "--batch-size", "2", "--rounds", "2"]) == 0
     text = capsys.readouterr().out
     assert "training step of vit_mini_patch2_8, batch 2" in text
-    assert "no regulariser" in text
+    assert "no regularizer" in text
     assert "dropkey token, constant 0.5" in text
 
 

@@ -271,7 +271,7 @@ OTHERS = {
     "column": dropkey.DropKey(0.4, schedule="constant", pattern="column"),
     "token": dropkey.DropKey(0.4, schedule="constant", pattern="token"),
     "dropout": dropkey.AttentionDropout(0.4, schedule="constant"),
-    "renormalised": dropkey.AttentionDropout(0.4, schedule="constant", renormalize=True),
+    "renormalized": dropkey.AttentionDropout(0.4, schedule="constant", renormalize=True),
 }
 
 

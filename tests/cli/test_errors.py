@@ -34,7 +34,7 @@ BAD_OPTIONS = {
     "unknown model": (["train", "--model", "vit_mini_patch2_9"], "did you mean 'vit_mini_patch2_8'"),
     "model without attention": (["train", "--model", "resnet18"], "no attention that dropkey knows"),
     "unknown data": (["train", "--data", "digit"], "did you mean 'digits'"),
-    "unknown regulariser": (["train", "--regularizer", "dropky"], "--regularizer takes one of none, dropout,"),
+    "unknown regularizer": (["train", "--regularizer", "dropky"], "--regularizer takes one of none, dropout,"),
     "unknown schedule": (["train", "--schedule", "linear"], "did you mean 'linear_decay'"),
     "schedule of wrong length": (["train", "--schedule", "0.3,0.1"], "4 blocks"),
     "schedule of wrong ratios": (["train", "--schedule", "0.3,1.1"], "drop_ratio must be in [0, 1)"),

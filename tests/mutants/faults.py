@@ -495,7 +495,7 @@ FAULTS = [
         MIXED,
     ),
     Fault(
-        "weights known again, not centred",
+        "weights known again, not centered",
         "ops/cpu/kernel/mixed_scores.h",
         "weight) * part - middle);",
         "weight) * part);",
@@ -629,7 +629,7 @@ FAULTS = [
         "tests/adapters/test_token_selection.py",
     ),
     Fault(
-        "token selection forgets the other regulariser",
+        "token selection forgets the other regularizer",
         "adapters/token_selection.py",
         "slot.drops_tokens and alone and",
         "slot.drops_tokens and",

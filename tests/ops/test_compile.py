@@ -92,7 +92,7 @@ def test_checkpointing_draws_the_same_mask_again(compiler, backend):
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
 def test_reads_no_tensor(pattern, backend):
-    """Under fake tensors any read of a value on the host, that is any device synchronisation, raises."""
+    """Under fake tensors any read of a value on the host, that is any device synchronization, raises."""
     with FakeTensorMode():
         q = torch.empty(2, 3, 9, 8)
         ratio = torch.empty((), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The baselines: dropout of attention weights, in torch's form and renormalised."""
+"""The baselines: dropout of attention weights, in torch's form and renormalized."""
 
 import pytest
 import torch

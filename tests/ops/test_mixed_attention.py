@@ -150,7 +150,7 @@ def test_bfloat16(gated, training):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_nearly_constant_maps(training):
-    """Their deviations are centred before they are multiplied, so that nothing cancels."""
+    """Their deviations are centered before they are multiplied, so that nothing cancels."""
     tensors = inputs(2, 4, 60, 70, 16, 16)
     tensors[0] *= 0.01
     check(tensors, mixing(4, training=training))

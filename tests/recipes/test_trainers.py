@@ -24,7 +24,7 @@ SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 48, "num_heads": 3, "dept
 
 
 def is_random(model, images):
-    """Whether two passes differ: nothing but the regulariser draws in these models."""
+    """Whether two passes differ: nothing but the regularizer draws in these models."""
     outs = [model(images) for _ in range(2)]
     outs = [getattr(out, "logits", out) for out in outs]
     return not torch.equal(*outs)
@@ -37,7 +37,7 @@ def data(count=8):
 
 @pytest.mark.parametrize("regularizer", [dropkey.DropKey(0.5), dropkey.ReAttention()], ids=str)
 def test_calls_of_timms_training_script(regularizer, tmp_path):
-    """The order of its calls: model, the one line, optimiser, scaler, EMA, mixup, saver, epochs."""
+    """The order of its calls: model, the one line, optimizer, scaler, EMA, mixup, saver, epochs."""
     model = timm.create_model("vit_tiny_patch16_224", **SHAPE)
     handle = dropkey.apply(model, regularizer)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-2, weight_decay=0.05, layer_decay=0.75)

@@ -1,1 +1,1 @@
-"""Putting regularisers into someone else's model, and taking them out again."""
+"""Putting regularizers into someone else's model, and taking them out again."""

@@ -1,4 +1,4 @@
-"""Applying a regulariser to a model, and the handle to change, verify and undo it."""
+"""Applying a regularizer to a model, and the handle to change, verify and undo it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -48,7 +48,7 @@ class SiteInfo(NamedTuple):
 
 
 class Handle:
-    """One regulariser on one model: ``print`` it for a table of its sites.
+    """One regularizer on one model: ``print`` it for a table of its sites.
 
     Get one from ``dropkey.apply`` or ``dropkey.handle``. All state lies in the model's sites, so any number of handles
     of the same model agree. As a context manager it removes itself at the end.
@@ -111,11 +111,11 @@ class Handle:
 
     @property
     def enabled(self) -> bool:
-        """Whether the regulariser acts in training."""
+        """Whether the regularizer acts in training."""
         return all(slot.enabled for _, _, slot in self._sites())
 
     def enable(self) -> None:
-        """Let the regulariser act again in training."""
+        """Let the regularizer act again in training."""
         self._set_enabled(True)
 
     def disable(self) -> None:
@@ -135,7 +135,7 @@ class Handle:
         """Set everything as it was when ``state_dict`` was called, also during training.
 
         Raises:
-            ArgumentError: the settings of another regulariser or of other sites; nothing is changed then.
+            ArgumentError: the settings of another regularizer or of other sites; nothing is changed then.
         """
         settings = Settings.from_plain(state)
         sites = self._named_sites()
@@ -146,7 +146,7 @@ class Handle:
         self._set_enabled(settings.enabled)
 
     def remove(self) -> None:
-        """Take the regulariser out; modules without any other get their class and own dropout back.
+        """Take the regularizer out; modules without any other get their class and own dropout back.
 
         Re-attention's parameters are gone afterwards, also from the state_dict.
 
@@ -168,7 +168,7 @@ class Handle:
 
         In training mode every site's output must equal the reference computed with the exported keep mask, and its
         dropped share must be the drop ratio within the bound of its pattern; in evaluation mode the model's output must
-        be, bit for bit, what it is without the regulariser. Of Re-attention it proves that every site mixes as the
+        be, bit for bit, what it is without the regularizer. Of Re-attention it proves that every site mixes as the
         formula says, in both modes. Random state, modes and buffers are as before afterwards.
 
         Args:
@@ -225,11 +225,11 @@ def apply(
     num_prefix_tokens: int | None = None,
     where: Callable[[Found], bool] | None = None,
 ) -> Handle:
-    """Put a regulariser into every attention module of a model that an adapter knows.
+    """Put a regularizer into every attention module of a model that an adapter knows.
 
     The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
-    model's own attention dropout is zero while the regulariser is enabled. Apply first, then wrap (DDP, FSDP, compile).
-    ReAttention is another matter: it adds parameters, so apply it before the optimiser is made, acts in evaluation too,
+    model's own attention dropout is zero while the regularizer is enabled. Apply first, then wrap (DDP, FSDP, compile).
+    ReAttention is another matter: it adds parameters, so apply it before the optimizer is made, acts in evaluation too,
     and leaves the model's own dropout on; the model's outputs are the same until it is trained.
 
     Args:
@@ -246,8 +246,8 @@ def apply(
         A Handle.
 
     Raises:
-        ArgumentError: not a regulariser, an unknown backend, or a list of ratios that does not fit the model.
-        SiteError: a model without known attention, none where asked for, or with this regulariser on it already.
+        ArgumentError: not a regularizer, an unknown backend, or a list of ratios that does not fit the model.
+        SiteError: a model without known attention, none where asked for, or with this regularizer on it already.
 
     Example:
         >>> import torch, dropkey

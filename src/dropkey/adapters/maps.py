@@ -26,7 +26,7 @@ def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
     and key, without dropout of weights: time and memory are quadratic in the number of tokens.
 
     Args:
-        model: to which any regulariser was applied; ratio 0 will do.
+        model: to which any regularizer was applied; ratio 0 will do.
 
     Yields:
         A list that is empty, and holds the maps (B, H, Nq, Nk) in the order of the model once the block has ended.
@@ -37,7 +37,7 @@ def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
     sites = [(module, site) for module in model.modules() if (site := site_of(module)) and _is_plain(site)]
     if not sites:
         raise SiteError(
-            "attention maps are taken of plain self-attention to which a regulariser was applied, even of ratio 0: "
+            "attention maps are taken of plain self-attention to which a regularizer was applied, even of ratio 0: "
             f"this {type(model).__name__} has none"
         )
     listeners = [_Maps(site) for _, site in sites]

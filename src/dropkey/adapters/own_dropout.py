@@ -1,4 +1,4 @@
-"""A module's own attention dropout, set to zero while one of ours drops: two regularisers at once are nobody's wish."""
+"""A module's own attention dropout, set to zero while one of ours drops: two regularizers at once are nobody's wish."""
 
 from torch import nn
 

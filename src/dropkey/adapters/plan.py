@@ -18,7 +18,7 @@ Where = Callable[[Found], bool] | None
 
 
 class Plan(NamedTuple):
-    """A regulariser, the modules that get it, and the drop ratio of each."""
+    """A regularizer, the modules that get it, and the drop ratio of each."""
 
     regularizer: Regularizer
     found: Sequence[Found]
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 
 
 def planned(model: nn.Module, regularizer: Regularizer, where: Where) -> Plan:
-    """Plan a regulariser for the modules that ``where`` chooses."""
+    """Plan a regularizer for the modules that ``where`` chooses."""
     found = _chosen(model, attention_modules(model), where)
     if isinstance(regularizer, ReAttention):
         found = mixing.blocks_to_mix(found, regularizer)

@@ -1,4 +1,4 @@
-"""A whole training step of a timm model, with and without a regulariser on its attention."""
+"""A whole training step of a timm model, with and without a regularizer on its attention."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,7 +29,7 @@ def bench_model(
     """Time forward, backward and an AdamW step on random images, interleaved.
 
     Returns:
-        One row an arm: plain data for JSON. The first is the model without a regulariser, the baseline of the ratios.
+        One row an arm: plain data for JSON. The first is the model without a regularizer, the baseline of the ratios.
 
     Raises:
         ArgumentError: no such timm model.
@@ -60,7 +60,7 @@ def _arms(drop_ratio: float) -> Sequence[tuple[str, Regularizer | ReAttention | 
     working = [name for name in backends() if name != "reference" and is_available(name)]
     element = [(f"dropkey element on {b}", DropKey(drop_ratio), b) for b in working]
     return [
-        ("no regulariser", None, "auto"),
+        ("no regularizer", None, "auto"),
         ("dropout of attention weights", AttentionDropout(drop_ratio), "auto"),
         *element,
         ("dropkey token, constant 0.5", DropKey(0.5, schedule="constant", pattern="token"), "auto"),

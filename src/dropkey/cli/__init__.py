@@ -13,7 +13,7 @@ from dropkey.errors import ArgumentError, DropKeyError, did_you_mean
 __all__ = ["main"]
 
 SUBCOMMANDS = {
-    "train": "train a model with or without a regulariser on its attention",
+    "train": "train a model with or without a regularizer on its attention",
     "compare": "train several arms with several seeds; a table with spread and a report page",
     "evaluate": "measure a trained model: accuracy, loss, calibration, occlusion, speed",
     "verify": "list the attention of a model and prove that DropKey acts on it",

@@ -30,8 +30,8 @@ class CompareConfig:
 
     arms: tuple[str, ...] = option(
         ("none", "dropout", "dropkey"),
-        "a regulariser each, with options of its own after colons: dropkey:drop-ratio=0.3:pattern=block; or options "
-        "alone, which leave the regulariser at --regularizer: re-attention=all",
+        "a regularizer each, with options of its own after colons: dropkey:drop-ratio=0.3:pattern=block; or options "
+        "alone, which leave the regularizer at --regularizer: re-attention=all",
     )
     seeds: int = option(3, "runs an arm, with the seeds 0, 1, ...", at_least=1)
     jobs: int = option(1, "runs at the same time", at_least=1)
@@ -77,7 +77,7 @@ def _parser() -> Parser:
 
 
 def _arm(text: str, base: TrainConfig) -> "Arm":
-    """Read ``dropkey:drop-ratio=0.3``: a regulariser, then options of ``dropkey train``."""
+    """Read ``dropkey:drop-ratio=0.3``: a regularizer, then options of ``dropkey train``."""
     from dropkey.experiments.comparison import Arm
 
     name, *parts = text.split(":")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _DESCRIPTION = (
-    "Train a model with or without a regulariser on its attention. No option is needed: what is null below comes from "
+    "Train a model with or without a regularizer on its attention. No option is needed: what is null below comes from "
     "the recipe of the data, or from one for fine-tuning; config.yaml in the run folder holds what was used."
 )
 # What may change when a run is resumed: where it runs, not what it computes.
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def opening(handle: Any, config: TrainConfig, root: Path) -> str:
     """Return what is said before training: the sites, and where the run lies."""
-    table = str(handle) if handle is not None else "No regulariser on attention."
+    table = str(handle) if handle is not None else "No regularizer on attention."
     return f"{table}\n\n{config.model} on {config.data}, {config.epochs} epochs; run folder {root}"
 
 

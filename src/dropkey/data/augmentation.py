@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 
 from dropkey.data.order import Place
 from dropkey.data.seeds import seed_cpu
-from dropkey.data.source import LabelledImages
+from dropkey.data.source import LabeledImages
 
 __all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "train_transform"]
 
@@ -26,7 +26,7 @@ _SMALL = 64  # images up to this side are shifted, larger ones cropped at random
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model takes: squares of ``img_size`` pixels, normalised by ``mean`` and ``std`` a channel."""
+    """What a model takes: squares of ``img_size`` pixels, normalized by ``mean`` and ``std`` a channel."""
 
     img_size: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)
@@ -114,7 +114,7 @@ class _Fitted:
 
 
 class _Normalized:
-    """RGB bytes as a float32 tensor (3, rows, cols), normalised by channel."""
+    """RGB bytes as a float32 tensor (3, rows, cols), normalized by channel."""
 
     def __init__(self, image_format: ImageFormat) -> None:
         mean, std = (np.asarray(values, dtype=np.float32) for values in (image_format.mean, image_format.std))
@@ -128,7 +128,7 @@ class _Normalized:
 class Augmented(Dataset[tuple[Tensor, int]]):
     """Training images, each augmented by random numbers of its own that depend on (seed, epoch, index) alone."""
 
-    def __init__(self, images: LabelledImages, transform: Transform, seed: int) -> None:
+    def __init__(self, images: LabeledImages, transform: Transform, seed: int) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -152,7 +152,7 @@ class Clean(Dataset[tuple[Tensor, int]]):
         indices: which ones, in this order.
     """
 
-    def __init__(self, images: LabelledImages, transform: Transform, indices: Sequence[int]) -> None:
+    def __init__(self, images: LabeledImages, transform: Transform, indices: Sequence[int]) -> None:
         self.images = images
         self.transform = transform
         self.indices = indices

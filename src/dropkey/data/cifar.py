@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through torchvision: 60,000 colour images of 32 x 32 pixels."""
+"""CIFAR-10 and CIFAR-100 through torchvision: 60,000 color images of 32 x 32 pixels."""
 
 from pathlib import Path
 from typing import Any

@@ -13,7 +13,7 @@ _NUM_CLASSES = 1000
 
 
 def imagenet(data_dir: Path) -> ImageSource:
-    """Return ImageNet-1k below ``data_dir``. Its licence allows no download by a program.
+    """Return ImageNet-1k below ``data_dir``. Its license allows no download by a program.
 
     Raises:
         DataError: it is not there, or has not 1,000 classes; says what to put where.

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from dropkey.data.augmentation import Augmentation, Augmented, Clean, ImageFormat, clean_transform, train_transform
 from dropkey.data.order import EpochOrder
-from dropkey.data.source import ImageSource, LabelledImages
+from dropkey.data.source import ImageSource, LabeledImages
 from dropkey.errors import RunError
 
 __all__ = ["ImageData"]
@@ -63,7 +63,7 @@ class ImageData(pl.LightningDataModule):
             self._clean_loader(self.source.train, range(0, train_size, step)),
         ]
 
-    def _clean_loader(self, images: LabelledImages, indices: range) -> DataLoader[Any]:
+    def _clean_loader(self, images: LabeledImages, indices: range) -> DataLoader[Any]:
         rank, world_size = self._place()
         if len(indices) < world_size:
             raise RunError(f"{len(indices)} images to evaluate are too few for {world_size} processes: use fewer")

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from PIL import Image
 
-__all__ = ["ImageSource", "LabelledImages"]
+__all__ = ["ImageSource", "LabeledImages"]
 
 
-class LabelledImages(Protocol):
+class LabeledImages(Protocol):
     """Images in a fixed order, read one at a time."""
 
     def __len__(self) -> int: ...
@@ -34,8 +34,8 @@ class ImageSource:
     """
 
     name: str
-    train: LabelledImages
-    val: LabelledImages
+    train: LabeledImages
+    val: LabeledImages
     classes: Sequence[str]
     img_size: int | None
     flips: bool

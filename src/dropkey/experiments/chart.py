@@ -1,4 +1,4 @@
-"""Small line charts as inline SVG, coloured by the page's CSS: light and dark without a script."""
+"""Small line charts as inline SVG, colored by the page's CSS: light and dark without a script."""
 
 import html
 import math
@@ -17,7 +17,7 @@ class Line:
 
     Args:
         label: what it is; shown when the pointer rests on it.
-        color: number of a colour of the page.
+        color: number of a color of the page.
         middle: heights, one a place on the horizontal axis.
         low: lower edge of the band.
         high: upper edge of the band.

@@ -25,7 +25,7 @@ class CeiT(VisionTransformer):
     """CeiT: a VisionTransformer of timm with its stem, feed-forward and last block.
 
     ``forward_features`` returns (B, 1 + patches, C): the class token out of the last block, then the patch tokens of
-    the last layer, all normalised.
+    the last layer, all normalized.
 
     Args:
         img_size: (height, width) or one number, in pixels, multiples of 16.
@@ -70,7 +70,7 @@ class CeiT(VisionTransformer):
             self.init_weights(needs_reset=False)
 
     def init_weights(self, mode: Any = "", needs_reset: bool = True) -> None:
-        """Initialise as released: truncated normal weights and tokens; layer embeddings are zero."""
+        """Initialize as released: truncated normal weights and tokens; layer embeddings are zero."""
         super().init_weights(mode, needs_reset)
         assert self.cls_token is not None
         trunc_normal_(self.cls_token, std=0.02)

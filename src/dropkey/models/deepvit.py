@@ -149,7 +149,7 @@ class DeepViT(VisionTransformer):
             block.attn.map_scale = block.attn.scale if scale_maps else 1.0
 
     def init_weights(self, mode: Any = "", needs_reset: bool = True) -> None:
-        """Initialise as timm does, with the released code's class token."""
+        """Initialize as timm does, with the released code's class token."""
         super().init_weights(mode, needs_reset)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)

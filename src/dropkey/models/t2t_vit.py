@@ -120,7 +120,7 @@ class T2TViT(VisionTransformer):
                 block.attn.scale = qk_scale
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Initialise as released: truncated normal weights and class token; the position embedding is not trained."""
+        """Initialize as released: truncated normal weights and class token; the position embedding is not trained."""
         super().init_weights(mode, needs_reset)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
@@ -132,7 +132,7 @@ class T2TViT(VisionTransformer):
 def sinusoid_table(num_positions: int, dim: int) -> Tensor:
     """Return the fixed position embedding (1, num_positions, dim): sines in even channels, cosines in odd ones.
 
-    Neighbouring channels share a frequency, ``10000 ** -(2 * (channel // 2) / dim)``.
+    Neighboring channels share a frequency, ``10000 ** -(2 * (channel // 2) / dim)``.
     """
     channel = torch.arange(dim, dtype=torch.float64)
     frequency = 10000.0 ** (-2 * (channel // 2) / dim)

@@ -17,7 +17,7 @@ def attend_with_dropout(call: AttentionCall, drop_ratio: float, keep: Tensor | N
     Args:
         call: see AttentionCall.
         drop_ratio: share of weights dropped, in [0, 1).
-        keep: bool, broadcastable to (B, H, Nq, Nk), for the renormalised form; None for torch's form, which draws its
+        keep: bool, broadcastable to (B, H, Nq, Nk), for the renormalized form; None for torch's form, which draws its
             own mask from torch's generator.
 
     Returns:
@@ -39,7 +39,7 @@ def attend_with_dropout(call: AttentionCall, drop_ratio: float, keep: Tensor | N
 
 
 def drop_weights(attn: Tensor, drop_ratio: float, keep: Tensor | None) -> Tensor:
-    """Drop from attention weights (..., Nq, Nk): torch's form, or the renormalised one where a mask is given."""
+    """Drop from attention weights (..., Nq, Nk): torch's form, or the renormalized one where a mask is given."""
     return dropout(attn, drop_ratio) if keep is None else renormalized_dropout(attn, keep)
 
 

@@ -1,4 +1,4 @@
-"""Re-attention: attention maps mixed over the heads and normalised, so that deep blocks do not all see the same.
+"""Re-attention: attention maps mixed over the heads and normalized, so that deep blocks do not all see the same.
 
     maps[h] = norm_h(sum over g of theta[h, g] * attn[g] + bias[h])        then  out = maps @ value
 
@@ -37,13 +37,13 @@ def mix_heads(attn: Tensor, theta: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class HeadMixing(nn.Module):
-    """Mix attention maps over the heads, then normalise: DeepViT's transform with its parameters.
+    """Mix attention maps over the heads, then normalize: DeepViT's transform with its parameters.
 
     Args:
         num_heads: H, of the maps.
-        norm: "batch" for the authors' form, a 1x1 convolution with bias and torch's default initialisation followed by
-            batch normalisation of every head; "layer" for the form of popular reimplementations, a matrix without bias,
-            normally initialised, followed by layer normalisation over the heads at every (query, key).
+        norm: "batch" for the authors' form, a 1x1 convolution with bias and torch's default initialization followed by
+            batch normalization of every head; "layer" for the form of popular reimplementations, a matrix without bias,
+            normally initialized, followed by layer normalization over the heads at every (query, key).
 
     Raises:
         ArgumentError: another norm.

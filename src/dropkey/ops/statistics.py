@@ -7,7 +7,7 @@ __all__ = ["count_batch", "counts_batches", "is_recomputing", "normalize_once"]
 
 
 def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
-    """Run a normalisation layer, leaving its running statistics alone while autograd recomputes a checkpoint.
+    """Run a normalization layer, leaving its running statistics alone while autograd recomputes a checkpoint.
 
     Torch's own layers count a batch twice there. In a compiled graph torch decides itself what is recomputed.
 

@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Saves ``last.ckpt`` after every epoch and every ``seconds`` within one, and ``best.ckpt`` by validation accuracy.
 
-    Inside an epoch it saves between two steps of the optimiser, where nothing is half done.
+    Inside an epoch it saves between two steps of the optimizer, where nothing is half done.
 
     Args:
         folder: where.

@@ -1,4 +1,4 @@
-"""Image classification: the loss, the optimiser and what is measured."""
+"""Image classification: the loss, the optimizer and what is measured."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Classification(pl.LightningModule):
         network: (B, 3, size, size) float images -> (B, classes) logits.
         config: options of the run.
         classes: names of the classes.
-        handle: the regulariser on the network, or None.
+        handle: the regularizer on the network, or None.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig, classes: Sequence[str], handle: Handle | None) -> None:

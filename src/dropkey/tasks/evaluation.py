@@ -78,7 +78,7 @@ def evaluate_monte_carlo(
 
 
 def occluded(images: Tensor, share: float, patch_size: int, generator: torch.Generator) -> Tensor:
-    """Set a share of the patches of each image to 0, the mean of normalised images.
+    """Set a share of the patches of each image to 0, the mean of normalized images.
 
     Args:
         images: (B, 3, size, size).

@@ -1,4 +1,4 @@
-"""Any timm model by name, of the right size, with a regulariser on its attention."""
+"""Any timm model by name, of the right size, with a regularizer on its attention."""
 
 import warnings
 from typing import Any
@@ -57,7 +57,7 @@ def build_network(name: str, num_classes: int, *, img_size: int | None = None, *
 
 
 def image_format_of(network: nn.Module, img_size: int | None) -> ImageFormat:
-    """Return what a timm model takes: ``img_size``, or its own size, and its normalisation."""
+    """Return what a timm model takes: ``img_size``, or its own size, and its normalization."""
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     return ImageFormat(img_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
 

@@ -1,4 +1,4 @@
-"""Parameters, gradients and optimiser states split over the processes: PyTorch's FSDP2."""
+"""Parameters, gradients and optimizer states split over the processes: PyTorch's FSDP2."""
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     A process holds the whole of one block at a time; a network without known attention is one group.
 
     Args:
-        network: with its regulariser on it already.
+        network: with its regularizer on it already.
         mesh: of one dimension.
     """
     for block in _blocks(network):

@@ -19,7 +19,7 @@ __all__ = ["Trained", "load_run", "load_timm"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A network, its regulariser if any, and its images."""
+    """A network, its regularizer if any, and its images."""
 
     config: TrainConfig
     network: nn.Module

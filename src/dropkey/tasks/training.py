@@ -45,7 +45,7 @@ __all__ = ["Prepared", "check_processes", "prepare", "resolve", "train"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is made of: the images, the network and the regulariser on it."""
+    """What a run is made of: the images, the network and the regularizer on it."""
 
     config: TrainConfig
     source: ImageSource
@@ -66,7 +66,7 @@ def resolve(config: TrainConfig, source: ImageSource) -> TrainConfig:
 
 
 def prepare(config: TrainConfig) -> Prepared:
-    """Load the images, build the network and apply the regulariser.
+    """Load the images, build the network and apply the regularizer.
 
     Raises:
         DropKeyError: an option, a folder or a model that cannot be used.

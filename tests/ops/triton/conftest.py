@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 KERNELS = FOLDER.parents[2] / "src" / "dropkey" / "ops" / "triton"
 
 
-def _neighbour(name: str) -> ModuleType:
+def _neighbor(name: str) -> ModuleType:
     """Import a file beside this one, under a name that says where it is from."""
     full_name = f"dropkey_triton_tests_{name}"
     if full_name not in sys.modules:
@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def interpreter(request: pytest.FixtureRequest) -> Iterator[Callable]:
     """Call a function of ``interpreter_process`` by name."""
-    processes = _neighbour("interpreter_process")
+    processes = _neighbor("interpreter_process")
     if request.param == "gpu" and not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
     process = processes.Gpu() if request.param == "gpu" else processes.Interpreter()

@@ -1,9 +1,9 @@
 """The kernel's Re-attention as torch operators: forward and backward, with what autograd and torch.compile need.
 
-    mixed[h] = sum over g of theta[h, g] / sqrt(var[h] + eps) * centred[g] @ value[h]
+    mixed[h] = sum over g of theta[h, g] / sqrt(var[h] + eps) * centered[g] @ value[h]
     out[h]   = identity * plain[h] + gain[h] * mixed[h] + offset[h] * (sum of value[h] over the keys)
 
-where centred maps are the attention weights less 1 / keys. Without ``var`` it is that of the batch, as in training.
+where centered maps are the attention weights less 1 / keys. Without ``var`` it is that of the batch, as in training.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ _MULTIPLE_OF_16 = [["tt.divisibility", 16]]
 
 
 class Variant(NamedTuple):
-    """One kernel, specialised."""
+    """One kernel, specialized."""
 
     kernel: str = "forward"
     dtype: torch.dtype = torch.bfloat16

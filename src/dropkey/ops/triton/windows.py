@@ -19,7 +19,7 @@ ELEMENT_STREAM = tl.constexpr(0)
 
 @triton.jit
 def _packed(bits):
-    """Pack eight neighbouring bits into a byte, lowest first: (rows, n) -> uint8 (rows, n / 8)."""
+    """Pack eight neighboring bits into a byte, lowest first: (rows, n) -> uint8 (rows, n / 8)."""
     places = tl.arange(0, 8)[None, None, :]
     parts = bits.to(tl.int32).reshape(bits.shape[0], bits.shape[1] // 8, 8)
     return tl.sum(parts << places, 2).to(tl.uint8)

@@ -7,7 +7,7 @@
 
 namespace dropkey {
 
-// A Cell is what one 32-bit lane of a product holds: a float, or two neighbouring bfloat16 along K.
+// A Cell is what one 32-bit lane of a product holds: a float, or two neighboring bfloat16 along K.
 struct Pair {
   uint32_t bits;
 };

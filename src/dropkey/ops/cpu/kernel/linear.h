@@ -1,5 +1,5 @@
 // Products of many rows with the weights of a linear layer, float32. Weights are packed once for all rows, in panels of
-// neighbouring columns, the lanes. All sizes but numbers of rows are multiples of 16.
+// neighboring columns, the lanes. All sizes but numbers of rows are multiples of 16.
 #pragma once
 #include "operands.h"
 #include "pool.h"

@@ -1,5 +1,5 @@
-// Re-attention forward. What maps are normalised by follows from the products of centred maps: in training a pass of
-// its own adds them up, in evaluation it is known. Then one matrix mixes and normalises, tile by tile.
+// Re-attention forward. What maps are normalized by follows from the products of centered maps: in training a pass of
+// its own adds them up, in evaluation it is known. Then one matrix mixes and normalizes, tile by tile.
 #pragma once
 #include "mixed_gram.h"
 

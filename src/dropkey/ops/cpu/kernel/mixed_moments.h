@@ -66,9 +66,9 @@ class MixedMoments {
 
 // The matrices of the backward pass, (head, head) each.
 struct MixedMatrices {
-  std::vector<float> outer;   // from centred maps to those that meet the values; [h][g]
+  std::vector<float> outer;   // from centered maps to those that meet the values; [h][g]
   std::vector<float> slopes;  // (head, 2 heads): outer transposed, and inner, the gradient by way of the variance
-  std::vector<double> norm, second;  // see normalizing; mean of dX * normalised x of each head, 0 in evaluation
+  std::vector<double> norm, second;  // see normalizing; mean of dX * normalized x of each head, 0 in evaluation
 
   template <class T>
   MixedMatrices(const Problem& p, const Mixing& m, const MixedMoments<T>& moments)

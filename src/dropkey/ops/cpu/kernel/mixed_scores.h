@@ -1,4 +1,4 @@
-// The centred weights of a tile of queries in all heads of one image, which each pass of the mixing computes anew.
+// The centered weights of a tile of queries in all heads of one image, which each pass of the mixing computes anew.
 #pragma once
 #include "keep.h"
 #include "mixing.h"
@@ -56,7 +56,7 @@ class Scores {
       pack_panels(to.keys + h * width * depth, to.scratch, p.key.rows<const T>(b, h), p.head_dim);
   }
 
-  // Rows of a head as panels whose lanes are neighbouring keys, chunk by chunk; the tail as it is.
+  // Rows of a head as panels whose lanes are neighboring keys, chunk by chunk; the tail as it is.
   void pack_panels(float* to, float* scratch, Rows<const T> rows, long columns) const {
     for (long c = 0; c < cut.chunks; ++c) {
       long first = cut.begin(c), real = std::min(cut.width(c), p.keys - first);
@@ -80,7 +80,7 @@ class Scores {
     multiply_panels(maps, step, queries, at.rows, to.keys + at.head * width * depth, p.head_dim);
   }
 
-  // Logits of one head to centred weights, and their sums.
+  // Logits of one head to centered weights, and their sums.
   void weigh(Buffers& to, const Patch& at, float* maps, long step) const {
     draw_tile(keep_, at, to.bits, to.allowed, to.uniform);
     float *highest = sums_of(p, at.batch, at.head) + at.first, *share = highest + p.batch * p.heads * p.queries;
@@ -92,7 +92,7 @@ class Scores {
       } else {
         highest[i] = highest_kept(maps, bits, width);
         share[i] = 1 / exponentiate(maps, maps, bits, unit(), highest[i], width);
-        centre(maps, share[i]);
+        center(maps, share[i]);
       }
     }
   }
@@ -123,7 +123,7 @@ class Scores {
 
   Factor unit() const { return Factor(p.scale * kLog2e); }
 
-  void centre(float* maps, float share) const {
+  void center(float* maps, float share) const {
     for (long k = 0; k < width; k += W) store(maps + k, load(maps + k) * splat(share) - splat(mean()));
     for (long k = p.keys; k < width; ++k) maps[k] = 0;
   }

@@ -1,10 +1,10 @@
 // Attention maps mixed over the heads (Re-attention):
 //
-//   mixed_h = sum over g of theta[h][g] / sqrt(var_h + eps) * centred_g value_h
+//   mixed_h = sum over g of theta[h][g] / sqrt(var_h + eps) * centered_g value_h
 //   out_h   = identity * plain_h + gain_h * mixed_h + offset_h * (sum over the keys of value_h)
 //
-// Weights sum to 1 over the keys, so their mean is 1 / keys; centred maps are the weights less that mean. They are
-// centred before they are multiplied: nearly constant maps would cancel after it. A tile holds its maps query by query,
+// Weights sum to 1 over the keys, so their mean is 1 / keys; centered maps are the weights less that mean. They are
+// centered before they are multiplied: nearly constant maps would cancel after it. A tile holds its maps query by query,
 // and those of a query head by head.
 #pragma once
 #include <algorithm>
@@ -23,7 +23,7 @@ struct Mixing {
   double eps;
   const float* theta;                     // (head, head)
   const float *gain, *offset, *identity;  // (head), (head), (1) or null
-  double* gram;                           // (head, head): mean of centred_g * centred_g' over images, queries and keys
+  double* gram;                           // (head, head): mean of centered_g * centered_g' over images, queries and keys
   double* var;                            // (head)
   float *grad_theta, *grad_gain, *grad_offset, *grad_identity;
   Tensor plain, mixed;
@@ -129,7 +129,7 @@ static void add_rows(double* sum, const T* from, long step, long rows, long colu
     for (long d = 0; d < columns; ++d) sum[d] += (double)widen(from[d]);
 }
 
-// theta[h][g] / sqrt(var_h + eps): from centred weights to normalised maps.
+// theta[h][g] / sqrt(var_h + eps): from centered weights to normalized maps.
 static std::vector<double> normalizing(const Problem& p, const Mixing& m) {
   std::vector<double> matrix((size_t)(p.heads * p.heads));
   for (long h = 0; h < p.heads; ++h)

@@ -1,5 +1,5 @@
 // Copies of the operands in the order in which the products read them: rows padded with zeros to whole vectors,
-// and panels whose lanes are neighbouring keys.
+// and panels whose lanes are neighboring keys.
 #pragma once
 #include <utility>
 

@@ -51,7 +51,7 @@ static Arena& arena(int n = 0) {
   return mine[n];
 }
 
-// Each thread takes a run of neighbouring items at a time, and where there are many it knows which one follows, so that
+// Each thread takes a run of neighboring items at a time, and where there are many it knows which one follows, so that
 // it can fetch its memory in time; -1 stands for none.
 template <class Item>
 struct Crew {
@@ -87,7 +87,7 @@ static long run_of(long group, long items, long threads) {
   return run;
 }
 
-// Who does which item is left to chance; no item reads what another one writes. `group` neighbouring items write
+// Who does which item is left to chance; no item reads what another one writes. `group` neighboring items write
 // between each other: two threads among them would take cache lines from each other that their prefetchers ask for.
 template <class Item>
 static void share(long items, long threads, const Item& item, long group = 1) {

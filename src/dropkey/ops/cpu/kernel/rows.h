@@ -159,7 +159,7 @@ static void write(Rows<T> to, const float* from, long pitch, long rows, long col
   for (long i = 0; i < rows; ++i) write_row(to.row(i), from + i * pitch, columns, factor);
 }
 
-// Pair n holds key n of two neighbouring queries.
+// Pair n holds key n of two neighboring queries.
 static void store_pairs(Pair* to, const float* even, const float* odd, long keys) {
   for (long k = 0; k < keys; k += W) {
     Words low = __builtin_convertvector(narrow(load(even + k)), Words);
