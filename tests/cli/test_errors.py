@@ -73,6 +73,7 @@ BAD_OPTIONS = {
     "compare without a seed": (["compare", "--seeds", "0"], "--seeds must be 1 or more"),
     "compare an unknown arm": (["compare", "--arms", "dropky"], "the arm 'dropky'"),
     "folder without a folder": (["train", "--data", "folder"], "--data-dir"),
+    "digits from a folder": (["train", "--data-dir", "nowhere"], "--data folder"),
     "missing folder": (["train", "--data", "folder", "--data-dir", "nowhere"], "no folder nowhere"),
     "resume what": (["train", "--resume"], "--output"),
     "missing config": (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -15,6 +15,8 @@ _DEFAULT_DIR = Path("data")  # where downloads go
 def _digits(data_dir: Path | None) -> ImageSource:
     from dropkey.data.digits import digits
 
+    if data_dir is not None:
+        raise ArgumentError("--data digits reads no --data-dir: name the data too (--data folder), or leave it out")
     return digits()
 
 
@@ -50,7 +52,7 @@ def load_source(name: str, data_dir: Path | None = None) -> ImageSource:
     """Return the source called ``name``.
 
     Raises:
-        ArgumentError: an unknown name, or no ``data_dir`` where one is needed.
+        ArgumentError: an unknown name, no ``data_dir`` where one is needed, or one where none is read.
         DataError: the images are missing or broken.
     """
     if name not in SOURCES:
