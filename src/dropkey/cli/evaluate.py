@@ -54,6 +54,9 @@ class EvaluateConfig:
         return shares
 
 
+_OF_A_MODEL = ("data", "weights", "pretrained", "img_size", "regularizer", "drop_ratio")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Evaluate a run or a timm model, print a table and write it as JSON."""
     parser = Parser("dropkey evaluate", _DESCRIPTION)
@@ -91,14 +94,23 @@ def measure(trained: "Trained", config: EvaluateConfig) -> dict[str, Any]:
     return result
 
 
+def _refuse(config: EvaluateConfig, names: Sequence[str], what: str) -> None:
+    default = EvaluateConfig()
+    for name in names:
+        if getattr(config, name) != getattr(default, name):
+            raise ArgumentError(f"--{name.replace('_', '-')} is not for {what}")
+
+
 def _load(name: str, config: EvaluateConfig) -> "Trained":
     from dropkey.tasks.run_folder import RunFolder
     from dropkey.tasks.trained import load_run, load_timm
 
     if Path(name).is_dir():
+        _refuse(config, _OF_A_MODEL, f"the run in {name}, which has its own")
         return load_run(RunFolder(Path(name)), config.checkpoint, config.data_dir)
     if len(Path(name).parts) > 1 and ":" not in name:
         raise ArgumentError(f"no folder {name}: give the folder of a run, or the name of a timm model")
+    _refuse(config, ("checkpoint",), f"the timm model {name}: give the folder of a run")
     return load_timm(
         TrainConfig(
             data=config.data or "digits",
