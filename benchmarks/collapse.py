@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dropkey.adapters.handle import apply
+from dropkey.adapters.apply import apply
 from dropkey.adapters.maps import attention_maps
 from dropkey.ops.map_similarity import map_similarity, similar_blocks
 from dropkey.ops.reattention import HeadMixing

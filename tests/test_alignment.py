@@ -16,7 +16,7 @@ def test_mean_and_std_over_the_passes(vit, images):
     for module in vit.modules():
         site = getattr(module, "_dropkey_site", None)
         if site:
-            site.drop.sampling = True
+            site.slots[0].sampling = True
     with torch.no_grad():
         passes = torch.stack([vit(images).softmax(-1) for _ in range(4)])
     torch.testing.assert_close(mean, passes.mean(0))

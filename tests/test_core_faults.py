@@ -509,12 +509,12 @@ def test_verify_sees_calls_that_draw_alike(monkeypatch):
     module = nn.Sequential(Sliced("heads")).train()
     handle = dropkey.apply(module, dropkey.DropKey(0.5, schedule="constant"))
     module.forward = lambda x: module[0](x, x, x)
-    monkeypatch.setattr(class_swap, "Pass", lambda training, *rest: OneSeed(training))
+    monkeypatch.setattr(class_swap, "ForwardPass", lambda module, *rest: OneSeed(module))
     with pytest.raises(dropkey.SiteError, match="draw the same keys"):
         handle.verify(normal(2, 2, 16, 8))
 
 
-class OneSeed(class_swap.Pass):
+class OneSeed(class_swap.ForwardPass):
     def seed(self, slot, device):
         return self.seeds.setdefault((slot, 0), torch.tensor(5))
 

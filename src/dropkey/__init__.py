@@ -4,7 +4,9 @@ import importlib
 from typing import Any
 
 from dropkey import schedules
-from dropkey.adapters.handle import Handle, apply, handle, handles
+from dropkey.adapters.apply import apply
+from dropkey.adapters.handle import Handle
+from dropkey.adapters.handles import handle, handles
 from dropkey.adapters.registry import register
 from dropkey.alignment import MonteCarlo, monte_carlo
 from dropkey.errors import ArgumentError, BackendError, DropKeyError, SiteError

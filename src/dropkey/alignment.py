@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.adapters.site import site_of
-from dropkey.adapters.slots.dropkey import DropKeySlot
+from dropkey.adapters.slots.drop_slot import DropSlot
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["MonteCarlo", "monte_carlo"]
@@ -59,13 +59,13 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     return MonteCarlo(mean, (squares / (samples - 1)).sqrt())
 
 
-def _drop_slots(model: nn.Module) -> list[DropKeySlot]:
+def _drop_slots(model: nn.Module) -> list[DropSlot]:
     sites = [site for site in map(site_of, model.modules()) if site is not None]
-    return [site.drop for site in sites if site.drop is not None]
+    return [slot for site in sites for slot in site.slots if isinstance(slot, DropSlot) and slot.samples]
 
 
 @contextlib.contextmanager
-def _sampling(model: nn.Module, slots: list[DropKeySlot]) -> Iterator[None]:
+def _sampling(model: nn.Module, slots: list[DropSlot]) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()  # runs around the attention of nn.TransformerEncoderLayer
     torch.backends.mha.set_fastpath_enabled(False)

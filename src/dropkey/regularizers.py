@@ -1,7 +1,8 @@
 """What to apply to a model: frozen descriptions, without any state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from dropkey import schedules
 from dropkey.errors import ArgumentError
@@ -15,6 +16,18 @@ __all__ = ["REGULARIZERS", "AttentionDropout", "DropKey", "DropRegularizer", "Re
 @dataclass(frozen=True)
 class Regularizer:
     """Base of the descriptions: fields of plain data, which a handle's ``state_dict`` holds."""
+
+    def ratios(self, depth: int) -> list[float]:
+        """Return the drop ratio of each of ``depth`` blocks: 0 where nothing is dropped."""
+        return [0.0] * depth
+
+    def settled(self, depth: int) -> Self:
+        """Return an equal description of plain data alone, for a model of ``depth`` blocks."""
+        return self
+
+    def fixed(self) -> tuple[object, ...]:
+        """Return what cannot change once it is applied."""
+        return (type(self),)
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,10 @@ class DropRegularizer(Regularizer):
     def ratios(self, depth: int) -> list[float]:
         """Return the drop ratio of each of ``depth`` blocks."""
         return schedules.ratios(self.schedule, self.drop_ratio, depth)
+
+    def settled(self, depth: int) -> Self:
+        """Return this with the ratios that a schedule which is a function gives."""
+        return replace(self, schedule=self.ratios(depth)) if callable(self.schedule) else self
 
 
 @dataclass(frozen=True)
@@ -109,6 +126,10 @@ class ReAttention(Regularizer):
             raise ArgumentError(f"last must be a number of blocks, 1 or more, got {self.last!r}")
         if self.blocks is not None:
             object.__setattr__(self, "blocks", _places(self.blocks))
+
+    def fixed(self) -> tuple[object, ...]:
+        """Return what cannot change once it is applied: the norm has parameters."""
+        return type(self), self.norm
 
     def chosen(self, depth: int) -> list[int]:
         """Return the places of the blocks to mix, of ``depth`` blocks."""

@@ -8,7 +8,8 @@ import torch
 
 import dropkey
 from dropkey.adapters.device_ratio import DeviceRatio
-from dropkey.adapters.slot import HandleId, Slot
+from dropkey.adapters.slot import HandleId
+from dropkey.adapters.slots.drop_slot import DropSlot
 
 HERE = torch.device("cpu")
 
@@ -48,7 +49,7 @@ def test_other_devices_read_the_ratio_itself():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda slot: pickle.loads(pickle.dumps(slot))])
 def test_a_copy_begins_anew(copied):
-    slot = Slot(dropkey.DropKey(0.3), HandleId(), 0.3, "auto")
+    slot = DropSlot(dropkey.DropKey(0.3), HandleId(), 0.3, "auto")
     slot.on_devices = DeviceRatio("cpu")
     tensor = slot.on_devices.on(HERE, slot.ratio_tensor)
     other = copied(slot)

@@ -275,3 +275,11 @@ def test_repr_and_disabled_table(vit):
     assert "3 sites, DISABLED" in str(handle)
     assert not handle.enabled
     assert {site.backend for site in handle.sites} == {"sdpa"}
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "cpu"])
+def test_dropout_of_weights_takes_no_backend(vit, backend):
+    """It runs on torch's own attention whatever is asked for, so it must not seem to follow."""
+    with pytest.raises(dropkey.ArgumentError, match=f"AttentionDropout has no backends.*{backend}"):
+        dropkey.apply(vit, dropkey.AttentionDropout(0.3), backend=backend)
+    assert not dropkey.handles(vit)

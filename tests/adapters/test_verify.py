@@ -67,7 +67,7 @@ def test_finds_a_draw_of_another_share(backend, vit, images):
 
 
 def test_finds_a_site_that_acts_in_evaluation(handle, vit, images):
-    vit.blocks[1].attn._dropkey_site.drop.sampling = True
+    vit.blocks[1].attn._dropkey_site.slots[0].sampling = True
     with pytest.raises(dropkey.SiteError, match=r"blocks\.1\.attn acts in evaluation mode"):
         handle.verify(images)
 

@@ -173,7 +173,7 @@ def ways_in():
     """Notes which of its two doors each call of a site takes."""
     ways = set()
     with pytest.MonkeyPatch.context() as patch:
-        for name, way in (("attend", "SDPA"), ("drop_logits", "softmax")):
+        for name, way in (("attend", "SDPA"), ("attend_logits", "softmax")):
             original = getattr(Site, name)
 
             def noted(self, *args, original=original, way=way, **kwargs):

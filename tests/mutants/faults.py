@@ -47,7 +47,7 @@ FAULTS = [
         "        visible = keep & allowed\n",
         "        return torch.where(allowed, logits, -torch.inf).softmax(-1) * keep\n",
     ),
-    Fault("no training guard", "adapters/slot.py", "and (training or self.sampling)", "", TIMM),
+    Fault("no training guard", "adapters/slots/drop_slot.py", "and (training or self.sampling)", "", TIMM),
     Fault("scale from the token axis", "ops/operands.py", "query.shape[3] ** -0.5", "query.shape[2] ** -0.5"),
     Fault(
         "finite number added in half precision",
@@ -184,20 +184,30 @@ FAULTS = [
         "tests/test_schedules.py",
     ),
     Fault("two seeds in one pass", "adapters/forward_pass.py", "if key not in self.seeds:", "if True:", TIMM),
-    Fault("no cry when nothing was called", "adapters/site.py", "if not forward.num_calls:", "if False:", HANDLE),
+    Fault(
+        "no cry when nothing was called",
+        "adapters/class_swap.py",
+        "if not forward_pass.num_calls:",
+        "if False:",
+        HANDLE,
+    ),
     Fault("disable forgets", "adapters/handle.py", "            slot.enabled = enabled", "            pass", TIMM),
     Fault("own dropout not restored", "adapters/own_dropout.py", "_set_rate(module, name, rate)", "pass", TIMM),
     Fault(
         "applied twice",
-        "adapters/handle.py",
-        "elif (applied := getattr(site, slot_class.place)) is not None:",
+        "adapters/apply.py",
+        "elif (rival := site.rival(slot_class)) is not None:",
         "elif False:",
         HANDLE,
     ),
-    Fault("settings act at once", "adapters/handle.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
+    Fault("settings act at once", "adapters/apply.py", "slot.enabled = plan.enabled", "pass", SETTINGS),
     Fault("settings of the schedule", "adapters/settings.py", "name: slot.drop_ratio for", "name: 0.0 for", SETTINGS),
     Fault(
-        "ratios without memory", "adapters/slot.py", 'dtype=torch.float64, device="cpu"', "dtype=torch.float64", HANDLE
+        "ratios without memory",
+        "adapters/slots/drop_slot.py",
+        'dtype=torch.float64, device="cpu"',
+        "dtype=torch.float64",
+        HANDLE,
     ),
     Fault(
         "a draw for each key of a window",
@@ -223,20 +233,18 @@ FAULTS = [
     ),
     Fault(
         "a softmax by keyword runs past",
-        "adapters/class_swap.py",
+        "adapters/routing.py",
         "zip(_SOFTMAXES[func], args, strict=False)) | kwargs",
         "zip(_SOFTMAXES[func], args, strict=False))",
         OWN_SOFTMAX,
     ),
-    Fault(
-        "nn.Softmax is not seen", "adapters/class_swap.py", "    F.softmax: (", "    F.gumbel_softmax: (", OWN_SOFTMAX
-    ),
+    Fault("nn.Softmax is not seen", "adapters/routing.py", "    F.softmax: (", "    F.gumbel_softmax: (", OWN_SOFTMAX),
     Fault("folded heads are images", "adapters/class_swap.py", "num_heads_of(module) or 1)", "1)", OWN_SOFTMAX),
     Fault(
-        "its own dropout beside ours", "adapters/class_swap.py", "if func is F.dropout and", "if False and", OWN_SOFTMAX
+        "its own dropout beside ours", "adapters/routing.py", "if func is F.dropout and", "if False and", OWN_SOFTMAX
     ),
-    Fault("verify compares nothing", "adapters/verify.py", "if not error <= bound:", "if False:", VERIFY),
-    Fault("verify leaves training mode on", "adapters/verify.py", "module.training = training", "pass", VERIFY),
+    Fault("verify compares nothing", "adapters/slots/dropkey_proof.py", "if not error <= bound:", "if False:", VERIFY),
+    Fault("verify leaves training mode on", "adapters/restoring.py", "module.training = training", "pass", VERIFY),
     Fault("sampling stays on", "alignment.py", "slot.sampling = False", "pass", "tests/test_alignment.py"),
     Fault(
         "deviation of the population",
@@ -272,23 +280,23 @@ FAULTS = [
     ),
     Fault(
         "mixing in training only",
-        "adapters/slots/reattention.py",
+        "adapters/slot.py",
         "return self.enabled\n",
         "return self.enabled and training\n",
         MIXING,
     ),
     Fault(
         "mixing before the drop",
-        "adapters/site.py",
-        "attn = weights(call, call.keep())",
-        "attn = weights(call, None)",
+        "adapters/slots/reattention.py",
+        "attn = weights(at.call, at.call.keep())",
+        "attn = weights(at.call, None)",
         MIXING,
     ),
     Fault(
         "maps of before the drop",
         "adapters/site.py",
-        "weights(call, call.keep()) if self.wants_maps",
-        "weights(call, None) if self.wants_maps",
+        "attn_map = weights(at.call, at.call.keep())",
+        "attn_map = weights(at.call, None)",
         "tests/adapters/test_maps.py",
     ),
     Fault(
@@ -308,15 +316,15 @@ FAULTS = [
     Fault(
         "the last listener leaves a trace",
         "adapters/listeners.py",
-        "if site is not None and not site.listeners and not site.slots():",
+        "if site is not None and not site.listeners and not site.slots:",
         "if False:",
         LISTENERS,
     ),
     Fault(
         "the class gone under a listener",
         "adapters/handle.py",
-        "if not site.slots() and not site.listeners:",
-        "if not site.slots():",
+        "if not site.slots and not site.listeners:",
+        "if not site.slots:",
         LISTENERS,
     ),
     Fault(
@@ -525,16 +533,16 @@ FAULTS = [
     ),
     Fault(
         "fused although somebody sees the maps",
-        "adapters/site.py",
-        "if not (drops_weights or self.wants_maps) and",
-        "if not drops_weights and",
+        "adapters/slots/reattention.py",
+        "if dropper is None and not at.wants_maps and",
+        "if dropper is None and",
         "tests/adapters/test_maps.py",
     ),
     Fault(
         "fused although weights are dropped",
-        "adapters/site.py",
-        "if not (drops_weights or self.wants_maps) and",
-        "if not self.wants_maps and",
+        "adapters/slots/reattention.py",
+        "if dropper is None and not at.wants_maps and",
+        "if not at.wants_maps and",
         MIXING,
     ),
     Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
@@ -546,7 +554,11 @@ FAULTS = [
         MIXING,
     ),
     Fault(
-        "verify of mixing compares nothing", "adapters/verify_mixing.py", "if not error <= bound:", "if False:", MIXING
+        "verify of mixing compares nothing",
+        "adapters/slots/reattention_proof.py",
+        "if not error <= bound:",
+        "if False:",
+        MIXING,
     ),
     # The papers' backbones.
     Fault("keys and queries swapped", "models/token_stages.py", "k, q, v = self.kqv", "q, k, v = self.kqv", OFFICIAL),
@@ -574,7 +586,7 @@ FAULTS = [
     ),
     Fault(
         "torchvision's other windows keep theirs",
-        "adapters/class_swap.py",
+        "adapters/routing.py",
         "-torch.inf if value == self.site.entry.window_mask_value else value",
         "value",
         WINDOWS,
@@ -603,13 +615,13 @@ FAULTS = [
     Fault(
         "types under autocast left as they come",
         "ops/autocast.py",
-        "not torch.is_autocast_enabled(kind):\n        return list(tensors)",
+        "not is_autocasting(kind):\n        return list(tensors)",
         "True:\n        return list(tensors)",
         PRECISION,
     ),
     Fault(
         "nn.MultiheadAttention run around",
-        "adapters/class_swap.py",
+        "adapters/routing.py",
         "            with self:\n                return unguarded_multi_head_attention(*args, **kwargs)",
         "            return func(*args, **kwargs)",
         "tests/adapters/test_torch_nn.py",
@@ -631,8 +643,8 @@ FAULTS = [
     Fault(
         "token selection forgets the other regularizer",
         "adapters/token_selection.py",
-        "slot.drops_tokens and alone and",
-        "slot.drops_tokens and",
+        "if len(slots) == 1 and slots[0].drops_tokens",
+        "if slots and slots[0].drops_tokens",
         "tests/adapters/test_token_selection.py",
     ),
     # What the core once got wrong.
@@ -693,7 +705,7 @@ FAULTS = [
     Fault("any recomputation will do", "adapters/recomputation.py", "if before == settings:", "if True:", CORE),
     Fault(
         "a checkpoint inside runs around",
-        "adapters/class_swap.py",
+        "adapters/routing.py",
         "and _autograd_state() != self.autograd:",
         "and False:",
         CORE,
@@ -731,9 +743,21 @@ FAULTS = [
     Fault(
         "vmap unasked", "ops/transforms.py", "_functorch.RandomnessType.Error", "_functorch.RandomnessType.Same", CORE
     ),
-    Fault("verify counts no seeds", "adapters/verify.py", "if len(set(seeds)) < len(seeds):", "if False:", CORE),
+    Fault(
+        "verify counts no seeds",
+        "adapters/slots/dropkey_proof.py",
+        "if len(set(seeds)) < len(seeds):",
+        "if False:",
+        CORE,
+    ),
     Fault("verify takes any grid", "adapters/grid_of_pass.py", "if drawn != grid and", "if False and", CORE),
-    Fault("verify trusts the fast path", "adapters/verify.py", "        _check_whole_module(site, record)\n", "", CORE),
+    Fault(
+        "verify trusts the fast path",
+        "adapters/slots/dropkey_proof.py",
+        "    _check_whole_module(name, record)\n",
+        "",
+        CORE,
+    ),
     Fault(
         "a threshold stays behind its ratio",
         "adapters/device_ratio.py",

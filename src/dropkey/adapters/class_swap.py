@@ -4,165 +4,23 @@ The subclass runs the module's own forward inside a mode that routes its attenti
 module is written again, ``isinstance`` and the state_dict stay as they were, and taking it out is one assignment.
 """
 
-from collections.abc import Callable
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
-from dropkey.adapters.inner_checkpoint import refuse_inner_checkpoint
-from dropkey.adapters.layout import fold, unfold
-from dropkey.adapters.mixing import mixer_of
 from dropkey.adapters.registry import entry_for
-from dropkey.adapters.site import Site, attach, detach, require_called, site_of, without_site
+from dropkey.adapters.routing import Routing
+from dropkey.adapters.site import Site, attach, detach, site_of, without_site
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
-from dropkey.errors import ArgumentError, SiteError, first_line
-from dropkey.ops.autocast import autocast_like_sdpa
-from dropkey.ops.operands import dense_bias
-from dropkey.ops.transforms import saving_hooks
+from dropkey.errors import SiteError
 
 __all__ = ["check_swappable", "swap_in", "swap_out"]
-
-# Each softmax of torch, with its parameters in order; nn.Softmax calls the functional one.
-_SOFTMAXES: dict[Callable[..., Any], tuple[str, ...]] = {
-    torch.Tensor.softmax: ("input", "dim", "dtype"),
-    torch.softmax: ("input", "dim", "dtype"),
-    torch.special.softmax: ("input", "dim", "dtype"),
-    F.softmax: ("input", "dim", "_stacklevel", "dtype"),
-}
-_FILLS = (torch.Tensor.masked_fill, torch.masked_fill)
-
-
-class Routing(TorchFunctionMode):
-    """Sends attention calls made inside of one forward pass to a site; any other function runs as it is."""
-
-    def __init__(self, site: Site, forward: Pass, num_heads: int) -> None:
-        super().__init__()
-        self.site = site
-        self.forward = forward
-        self.num_heads = num_heads
-        self.autograd = _autograd_state()
-        self.weights: Tensor | None = None  # that a softmax has just given, where the module's own dropout gives way
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        entry = self.site.entry
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
-        if func in _SOFTMAXES and entry.routes_softmax:
-            return self._softmax(func, args, kwargs)
-        if func is F.dropout and self.weights is not None and args[:1] and args[0] is self.weights:
-            return self.weights
-        if func in _FILLS and entry.window_mask_value is not None:
-            return self._masked_fill(func, *args, **kwargs)
-        if func is F.multi_head_attention_forward:
-            with self:
-                return unguarded_multi_head_attention(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | Tensor | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        self._refuse_inner_checkpoint()
-        query, key, value, attn_mask = autocast_like_sdpa(query, key, value, attn_mask)
-        layout = self._layout(query)
-        if layout == "bh":
-            return self.site.attend(self.forward, query, key, value, attn_mask, is_causal, scale, dropout_p, enable_gqa)
-        if layout is None:
-            raise SiteError(
-                f"{self.site.name} ({self.site.original_class.__name__}) calls attention on a query of shape "
-                f"{tuple(query.shape)}, but only (batch, heads, tokens, head_dim) is known here: register the class "
-                "with layout='b' if that is (batch * heads, tokens, head_dim)"
-            )
-        try:
-            lengths = query.shape[-2], key.shape[-2]
-            attn_mask, is_causal = dense_bias(attn_mask, is_causal, lengths, query.device)
-            if attn_mask is not None:
-                attn_mask = self._fold(attn_mask.expand(*query.shape[:-1], key.shape[-2]), layout)
-            key, value = (tensor.expand(*query.shape[:-2], -1, -1) for tensor in (key, value))
-        except (ArgumentError, RuntimeError) as error:
-            raise SiteError(
-                f"{self.site.label} attends with shapes that do not fit a query of "
-                f"{tuple(query.shape)}: {first_line(error)}"
-            ) from None
-        q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))
-        out = self.site.attend(self.forward, q, k, v, attn_mask, is_causal, scale, dropout_p)
-        return unfold(out, layout, _num_windows(query, layout))
-
-    def _refuse_inner_checkpoint(self) -> None:
-        if self.autograd is not None and self.autograd[0] and _autograd_state() != self.autograd:
-            refuse_inner_checkpoint(self.site)
-
-    def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        given = dict(zip(_SOFTMAXES[func], args, strict=False)) | kwargs
-        logits: Tensor = given["input"]
-        layout = self._layout(logits)
-        if layout is None or given.get("dim") not in (-1, logits.dim() - 1) or "out" in given:
-            return func(*args, **kwargs)
-        self._refuse_inner_checkpoint()
-        wide = logits.to(given.get("dtype") or logits.dtype)
-        attn = self.site.drop_logits(self.forward, self._fold(wide, layout))
-        attn = unfold(attn, layout, _num_windows(logits, layout))
-        self.weights = attn if any(slot.enabled for slot in self.site.droppers()) else None
-        return attn
-
-    def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
-        """Let a module write its window mask with forbidden keys in place of its finite number."""
-        return func(tensor, mask, -torch.inf if value == self.site.entry.window_mask_value else value)
-
-    def _layout(self, tensor: Tensor) -> str | None:
-        """Name the axes before the last two; None if this module is not known to have so many."""
-        own = self.site.entry.layout
-        if tensor.dim() == len(own) + 2:
-            return own
-        return "bh" if tensor.dim() == 4 else None
-
-    def _fold(self, tensor: Tensor, layout: str) -> Tensor:
-        if layout.startswith("g") and tensor.shape[0] % self.num_heads:
-            raise SiteError(
-                f"{self.site.label} attends with a tensor of shape {tuple(tensor.shape)}, whose first axis is not a "
-                f"multiple of its {self.num_heads} heads"
-            )
-        return fold(tensor, layout, self.num_heads)
-
-
-def _autograd_state() -> tuple[bool, object] | None:
-    """What a checkpoint changes while it runs: whether gradients are recorded, and how tensors are saved for them."""
-    return None if torch.compiler.is_compiling() else (torch.is_grad_enabled(), saving_hooks())
-
-
-def _num_windows(tensor: Tensor, layout: str) -> int:
-    return tensor.shape[layout.index("w")] if "w" in layout else 1
-
-
-def _without_override_check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of torch that does not look for overrides first, so that calls inside of it can be routed."""
-    assert isinstance(function, FunctionType)
-    names = {**function.__globals__, "has_torch_function": lambda tensors: False}
-    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-unguarded_multi_head_attention = _without_override_check(F.multi_head_attention_forward)
 
 
 def check_swappable(name: str, module: nn.Module) -> None:
@@ -227,23 +85,23 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
             return base.forward(self, *args, **kwargs)
         _refuse_symbols(site, *args, *kwargs.values())
         args, kwargs = _forbid_other_windows(site, args, kwargs)
-        pass_ = Pass(self.training, site.entry.one_mask, mixer_of(self))
+        forward_pass = ForwardPass(self, site.entry.one_mask)
         if site.entry.selects_keys:
-            masked = partial(_routed, base, self, site, Pass(self.training), *args, **kwargs)
-            selected = forward_selected(self, site, pass_, masked, *args, **kwargs)
+            masked = partial(_routed, base, self, site, ForwardPass(self), *args, **kwargs)
+            selected = forward_selected(self, site, forward_pass, masked, *args, **kwargs)
             if selected is not None:
                 return selected
-        return _routed(base, self, site, pass_, *args, **kwargs)
+        return _routed(base, self, site, forward_pass, *args, **kwargs)
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         site = site_of(self)
-        if site is not None and not site.slots():  # there for its listeners alone, whom a copy does not have
+        if site is not None and not site.slots:  # there for its listeners alone, whom a copy does not have
             return _rebuild_original, (base,), without_site(self)
         return _rebuild, (base,), self.__dict__.copy()
 
     def extra_repr(self: nn.Module) -> str:
         site = site_of(self)
-        said = [base.extra_repr(self), *([] if site is None else map(str, site.slots()))]
+        said = [base.extra_repr(self), *([] if site is None else map(str, site.slots))]
         return ", ".join(filter(None, said))
 
     members = {
@@ -256,12 +114,26 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"{base.__name__}Site", (base,), members)
 
 
-def _routed(base: type[nn.Module], module: nn.Module, site: Site, forward: Pass, *args: Any, **kwargs: Any) -> Any:
+def _routed(
+    base: type[nn.Module], module: nn.Module, site: Site, forward_pass: ForwardPass, *args: Any, **kwargs: Any
+) -> Any:
     """Run a module's own forward with its attention calls sent to the site."""
-    with Routing(site, forward, num_heads_of(module) or 1):
+    with Routing(site, forward_pass, num_heads_of(module) or 1):
         out = base.forward(module, *args, **kwargs)
-    require_called(site, forward)
+    _require_called(site, forward_pass)
     return out
+
+
+def _require_called(site: Site, forward_pass: ForwardPass) -> None:
+    """Raise a SiteError if a forward pass of the module made no attention call: nothing is silently not applied."""
+    if not forward_pass.num_calls:
+        raise SiteError(
+            f"{site.label} ran without calling scaled_dot_product_attention, so nothing could be dropped: if its "
+            "forward computes the softmax itself, register the class with softmax=True, and with layout='b' if it "
+            "does so on (batch * heads, queries, keys)"
+        )
+    if not torch.compiler.is_compiling():
+        site.calls_per_pass = forward_pass.num_calls
 
 
 def _refuse_symbols(site: Site, *inputs: Any) -> None:

@@ -8,19 +8,19 @@ from torch.utils._python_dispatch import _disable_current_modes
 from dropkey.ops.transforms import check_randomness
 from dropkey.philox import draw_seed
 
-__all__ = ["Pass", "ratio_of_call"]
+__all__ = ["ForwardPass", "ratio_of_call"]
 
 
-class Pass:
+class ForwardPass:
     """One forward pass of a site's module: each of its attention calls draws by itself.
 
     Unless ``one_mask`` says that they are maps of the same heads, which lose the same keys.
     """
 
-    def __init__(self, training: bool, one_mask: bool = False, mixer: nn.Module | None = None) -> None:
-        self.training = training
+    def __init__(self, module: nn.Module, one_mask: bool = False) -> None:
+        self.module = module
+        self.training = module.training
         self.one_mask = one_mask
-        self.mixer = mixer  # what the module mixes its maps with, if Re-attention was applied
         self.num_calls = 0
         self.seeds: dict[tuple[str, int], Tensor] = {}
 

@@ -1,39 +1,25 @@
-"""Applying a regularizer to a model, and the handle to change, verify and undo it."""
+"""The handle of a regularizer on a model: to look at it, change, verify and undo it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from dropkey.adapters import own_dropout, table
-from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
-from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
-from dropkey.adapters.names import prefix_of, unwrapped_names
-from dropkey.adapters.new_site import site_to_fill
-from dropkey.adapters.plan import Plan, planned, restored
+from dropkey.adapters.class_swap import check_ours, swap_out
+from dropkey.adapters.discover import attention_modules, left_alone, unknown_attention
+from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import Site, site_of
 from dropkey.adapters.slot import HandleId, Slot
-from dropkey.adapters.slots.dropkey import DropKeySlot
-from dropkey.adapters.slots.dropout import DropoutSlot
-from dropkey.adapters.slots.reattention import MixSlot
 from dropkey.adapters.verify import Verification, verify
-from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
 from dropkey.errors import ArgumentError, SiteError
-from dropkey.ops.dispatch import check_backend
-from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Pattern
-from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
+from dropkey.regularizers import Regularizer
 from dropkey.schedules import check_drop_ratio
 
-__all__ = ["Handle", "SiteInfo", "apply", "handle", "handles"]
-
-_SLOTS: dict[type[Regularizer], type[Slot]] = {
-    DropKey: DropKeySlot,
-    AttentionDropout: DropoutSlot,
-    ReAttention: MixSlot,
-}
+__all__ = ["Handle", "SiteInfo", "filled_slots"]
 
 
 class SiteInfo(NamedTuple):
@@ -157,13 +143,13 @@ class Handle:
         for module, site, _ in sites:
             check_ours(module, site)
         for module, site, slot in sites:
-            setattr(site, slot.place, None)
+            site.empty(slot)
             own_dropout.settle(module, site)
             slot.take_out(module)
-            if not site.slots() and not site.listeners:
+            if not site.slots and not site.listeners:
                 swap_out(module, site)
 
-    def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
+    def verify(self, *inputs: Any, **kwargs: Any) -> Verification:
         """Run the model on your input and prove that every site drops what it should, in training only.
 
         In training mode every site's output must equal the reference computed with the exported keep mask, and its
@@ -176,14 +162,12 @@ class Handle:
             kwargs: likewise.
 
         Returns:
-            A Verification, or a MixingVerification of Re-attention: ``print`` it for a table.
+            A Verification: ``print`` it for a table.
 
         Raises:
             SiteError: names the first site that does not do what it should.
         """
-        sites = self._sites()
-        prove = verify if sites[0][2].drops else verify_mixing
-        return prove(self.model, sites, *inputs, **kwargs)
+        return verify(self.model, self._sites(), *inputs, **kwargs)
 
     def __enter__(self) -> "Handle":
         return self
@@ -201,7 +185,7 @@ class Handle:
 
     def _sites(self) -> list[tuple[nn.Module, Site, Slot]]:
         """Return (module, site, slot) of every site of this handle."""
-        sites = [row for row in _filled_slots(self.model) if row[2].handle_id is self._id]
+        sites = [row for row in filled_slots(self.model) if row[2].handle_id is self._id]
         if not sites:
             raise SiteError("this handle was removed from the model: apply again for a new one")
         return sites
@@ -216,137 +200,11 @@ class Handle:
             own_dropout.settle(module, site)
 
 
-def apply(
-    model: nn.Module,
-    regularizer: Regularizer | Mapping[str, Any],
-    *,
-    backend: str = "auto",
-    grid_size: tuple[int, int] | None = None,
-    num_prefix_tokens: int | None = None,
-    where: Callable[[Found], bool] | None = None,
-) -> Handle:
-    """Put a regularizer into every attention module of a model that an adapter knows.
-
-    The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
-    model's own attention dropout is zero while the regularizer is enabled. Apply first, then wrap (DDP, FSDP, compile).
-    ReAttention is another matter: it adds parameters, so apply it before the optimizer is made, acts in evaluation too,
-    and leaves the model's own dropout on; the model's outputs are the same until it is trained.
-
-    Args:
-        model: any module: a timm model, or one with classes given to ``dropkey.register``.
-        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
-            to restore it on the sites that it names.
-        backend: "auto" or a key of ``dropkey.backends()``.
-        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
-        num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
-        where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
-            there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
-
-    Returns:
-        A Handle.
-
-    Raises:
-        ArgumentError: not a regularizer, an unknown backend, or a list of ratios that does not fit the model.
-        SiteError: a model without known attention, none where asked for, or with this regularizer on it already.
-
-    Example:
-        >>> import torch, dropkey
-        >>> @dropkey.register
-        ... class MyAttention(torch.nn.Module):
-        ...     def forward(self, x):
-        ...         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
-        >>> model = torch.nn.Sequential(MyAttention(), MyAttention())
-        >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
-        [0.3, 0.0]
-    """
-    check_backend(backend)
-    if isinstance(regularizer, Mapping):
-        plan = restored(model, regularizer, where)
-    elif type(regularizer) in _SLOTS:
-        plan = planned(model, regularizer, where)
-    else:
-        known = "DropKey(...) or AttentionDropout(...) or ReAttention(...)"
-        raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
-    slot_class = _SLOTS[type(plan.regularizer)]
-    slot_class.check_backend(backend)
-    _check_applicable(plan.found, slot_class)
-    handle_id = HandleId()
-    for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
-        site = site_to_fill(f, grid_size, num_prefix_tokens)
-        slot = _slot(plan, handle_id, drop_ratio, backend, f.module)
-        setattr(site, slot.place, slot)
-        swap_in(f.module, site)
-        slot.put_in(f)
-        own_dropout.settle(f.module, site)
-    return Handle(model, handle_id)
-
-
-def handle(model: nn.Module, regularizer: type[Regularizer] | Regularizer | None = None) -> Handle:
-    """Return the handle of a model that a regularizer was applied to, also after deepcopy or unpickling.
-
-    Args:
-        model: the model, or one that contains it.
-        regularizer: where there are several, the class of the one meant (``dropkey.DropKey``), or what was applied.
-
-    Raises:
-        SiteError: none was applied, or several were, or several copies are in this model: it lists them.
-    """
-    found = handles(model)
-    fitting = [one for one in found if _is_meant(one.regularizer, regularizer)]
-    if len(fitting) == 1:
-        return fitting[0]
-    listed = "; ".join(f"{_prefix(one) or 'all of it'}: {one.regularizer}" for one in found)
-    if not found:
-        raise SiteError(f"no regularizer was applied to this {type(model).__name__}: see dropkey.apply")
-    if not fitting:
-        raise SiteError(f"{regularizer} was not applied to this {type(model).__name__}; applied are {listed}")
-    raise SiteError(
-        f"several handles are on this {type(model).__name__} ({listed}): name one, as in dropkey.handle(model, "
-        "dropkey.DropKey), ask the part of the model, or take dropkey.handles(model)"
-    )
-
-
-def handles(model: nn.Module) -> list[Handle]:
-    """Return all handles of a model, in the order of their first site: one for each regularizer and each copy."""
-    ids = dict.fromkeys(slot.handle_id for _, _, slot in _filled_slots(model))
-    return [Handle(model, handle_id) for handle_id in ids]
-
-
-def _is_meant(applied: Regularizer, asked: type[Regularizer] | Regularizer | None) -> bool:
-    if asked is None:
-        return True
-    return isinstance(applied, asked) if isinstance(asked, type) else applied == asked
-
-
-def _prefix(one: Handle) -> str:
-    return prefix_of({name: site.name for name, site, _ in one._named_sites()})
-
-
-def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
+def filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
+    """Return (module, site, slot) of everything that was applied to a model, in the order of its modules."""
     rows = []
     for module in model.modules():
         site = site_of(module)
         if site is not None:
-            rows += [(module, site, slot) for slot in site.slots()]
+            rows += [(module, site, slot) for slot in site.slots]
     return rows
-
-
-def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, module: nn.Module) -> Slot:
-    slot = _SLOTS[type(plan.regularizer)](plan.regularizer, handle_id, drop_ratio, backend)
-    slot.enabled = plan.enabled
-    parameter = next(module.parameters(), None)
-    if parameter is not None and is_plain(parameter):  # a graph that is compiled at first finds the ratio on its GPU
-        slot.on_devices.on(parameter.device, slot.ratio_tensor)
-    return slot
-
-
-def _check_applicable(found: Sequence[Found], slot_class: type[Slot]) -> None:
-    for f in found:
-        site = site_of(f.module)
-        if site is None:
-            check_swappable(f.name, f.module)
-        elif (applied := getattr(site, slot_class.place)) is not None:
-            raise SiteError(
-                f"{applied.regularizer} is on this model already: remove it first, dropkey.handle(model).remove()"
-            )
-        slot_class.check_applicable(f)

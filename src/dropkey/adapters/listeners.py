@@ -96,5 +96,5 @@ def _leave(module: nn.Module, listener: Listener) -> None:
 def _leave_nothing(module: nn.Module) -> None:
     """Give a module its class back if neither a slot nor a listener is left."""
     site = site_of(module)
-    if site is not None and not site.listeners and not site.slots():
+    if site is not None and not site.listeners and not site.slots:
         swap_out(module, site)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from dropkey.ops.call import AttentionCall, Draw
+from dropkey.ops.call import AttentionCall
 
 __all__ = ["call_of_logits", "per_map"]
 
 
-def call_of_logits(logits: Tensor, draw: Draw | None) -> AttentionCall:
+def call_of_logits(logits: Tensor) -> AttentionCall:
     """Write logits as an attention call: they are its bias, and the identity as values makes its output the weights."""
     batch, num_maps, num_queries, num_keys = logits.shape
     query, key = logits.new_zeros(()), logits.new_zeros(())
@@ -20,7 +20,7 @@ def call_of_logits(logits: Tensor, draw: Draw | None) -> AttentionCall:
         logits,
         False,
         1.0,
-        draw,
+        None,
     )
 
 

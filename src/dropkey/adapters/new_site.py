@@ -24,7 +24,7 @@ def new_site(f: Found, grid_size: Grid | None = None, num_prefix_tokens: int | N
 def site_to_fill(f: Found, grid_size: Grid | None, num_prefix_tokens: int | None) -> Site:
     """Return the site of a module for one more slot; one that is there for its listeners alone is made anew."""
     site = site_of(f.module)
-    if site is not None and site.slots():
+    if site is not None and site.slots:
         return site
     fresh = new_site(f, grid_size, num_prefix_tokens)
     if site is not None:

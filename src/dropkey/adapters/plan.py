@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropkey.adapters import mixing
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
+from dropkey.adapters.slots import SLOTS
 from dropkey.errors import ArgumentError, SiteError
-from dropkey.regularizers import DropRegularizer, ReAttention, Regularizer
+from dropkey.regularizers import Regularizer
 
 __all__ = ["Plan", "planned", "restored"]
 
@@ -28,9 +28,7 @@ class Plan(NamedTuple):
 
 def planned(model: nn.Module, regularizer: Regularizer, where: Where) -> Plan:
     """Plan a regularizer for the modules that ``where`` chooses."""
-    found = _chosen(model, attention_modules(model), where)
-    if isinstance(regularizer, ReAttention):
-        found = mixing.blocks_to_mix(found, regularizer)
+    found = SLOTS[type(regularizer)].chosen(_chosen(model, attention_modules(model), where), regularizer)
     return Plan(regularizer, found, _drop_ratios(found, regularizer))
 
 
@@ -69,10 +67,8 @@ def _chosen(model: nn.Module, found: list[Found], where: Where) -> list[Found]:
     return chosen
 
 
-def _drop_ratios(found: list[Found], regularizer: Regularizer) -> list[float]:
+def _drop_ratios(found: Sequence[Found], regularizer: Regularizer) -> list[float]:
     """Return the drop ratio of each module: that of its block."""
-    if not isinstance(regularizer, DropRegularizer):
-        return [0.0] * len(found)
     blocks = sorted({f.block_index for f in found})
     ratios = dict(zip(blocks, regularizer.ratios(len(blocks)), strict=True))
     return [ratios[f.block_index] for f in found]

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from dropkey.errors import SiteError
+from dropkey.ops.statistics import is_recomputing
 from dropkey.regularizers import Regularizer
 
-__all__ = ["PassMemory", "random_state"]
+__all__ = ["Acting", "PassMemory", "random_state"]
 
 _TELLING_BYTES = 256  # of the Mersenne Twister: where it stands, and words that change when it goes round
 _MOST = 1024  # passes of one module before the backward pass of the first of them
@@ -46,6 +47,29 @@ class PassMemory:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PassMemory, ()  # a copy of a module has had no pass yet
+
+    def follow(self, name: str, acts: bool, inputs: tuple[object, ...], settings: Settings) -> None:
+        """Note a forward pass, or see that a recomputation in the backward pass is made as its forward pass was.
+
+        Args:
+            name: of the site.
+            acts: whether anything acts in this pass.
+            inputs: of the module.
+            settings: of what draws in it.
+
+        Raises:
+            SiteError: the settings have changed since the forward pass.
+        """
+        recomputes = is_recomputing()
+        if not acts and not (recomputes and self):
+            return
+        state = random_state(inputs)
+        if state is None:
+            return
+        if recomputes:
+            self.check(name, state, settings)
+        elif settings:
+            self.note(state, settings)
 
     def note(self, state: Hashable, settings: Settings) -> None:
         """Note a forward pass: its random state, and all else that it is made with."""

@@ -15,6 +15,7 @@ class Record(NamedTuple):
     call: AttentionCall
     out: Tensor  # before Re-attention
     maps_per_mask: int = 1  # softmax maps, next to each other on the head axis, that share one mask
+    shares_mask: bool = False  # with the other calls of the same forward pass
     drops: bool = True  # whether a regularizer dropped keys or weights, at whatever ratio
     attn: Tensor | None = None  # weights that Re-attention mixed, after any drop
     mixed: Tensor | None = None  # what the site returned, if Re-attention acted

@@ -11,14 +11,14 @@ Backend, grid size and prefix tokens are no part of them: they belong to the mac
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
-from dropkey.regularizers import REGULARIZERS, DropRegularizer, ReAttention, Regularizer
+from dropkey.regularizers import REGULARIZERS, Regularizer
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["Settings"]
@@ -34,10 +34,8 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[tuple[str, Site, Slot]]) -> "Settings":
         """Read them off the sites of a handle; a schedule that is a function becomes the ratios that it gave."""
-        regularizer = rows[0][2].regularizer
-        if isinstance(regularizer, DropRegularizer) and callable(regularizer.schedule):
-            depth = len({site.block_index for _, site, _ in rows})
-            regularizer = replace(regularizer, schedule=regularizer.ratios(depth))
+        depth = len({site.block_index for _, site, _ in rows})
+        regularizer = rows[0][2].regularizer.settled(depth)
         ratios = {name: slot.drop_ratio for name, _, slot in rows}
         return cls(regularizer, all(slot.enabled for _, _, slot in rows), ratios)
 
@@ -71,19 +69,16 @@ class Settings(NamedTuple):
     def check_fits(self, rows: Sequence[tuple[str, Site, Slot]]) -> None:
         """Raise an ArgumentError if these are settings of another regularizer, or of other sites."""
         applied = rows[0][2].regularizer
-        if _fixed(applied) != _fixed(self.regularizer):
+        if applied.fixed() != self.regularizer.fixed():
             raise ArgumentError(
                 f"these are settings of {self.regularizer}, this handle is of {applied}: "
                 "remove it and give the settings to dropkey.apply"
             )
         different = {name for name, _, _ in rows} ^ set(self.drop_ratios)
         if different:
-            raise ArgumentError(f"these are settings of other sites: {', '.join(sorted(different)[:3])} is not in both")
-
-
-def _fixed(regularizer: Regularizer) -> tuple[Any, ...]:
-    """What cannot change once it is applied."""
-    return (type(regularizer), regularizer.norm if isinstance(regularizer, ReAttention) else None)
+            raise ArgumentError(
+                f"the saved sites do not match this model, see {', '.join(sorted(different)[:3])}: each must be in both"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -1,19 +1,22 @@
 """A slot: one regularizer at one site."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
-from dropkey.adapters.device_ratio import DeviceRatio
 from dropkey.adapters.discover import Found
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.record import Record
+from dropkey.adapters.site_call import SiteCall
+from dropkey.errors import SiteError
 from dropkey.regularizers import Regularizer
-from dropkey.schedules import drawn_ratio
 
-__all__ = ["HandleId", "Slot"]
+__all__ = ["STAGES", "HandleId", "Slot"]
+
+# Where in an attention call a slot works, in the order in which they do: before the softmax, on its weights, and on
+# whole maps of all heads. Any number of slots work before the softmax, one on the weights and one on the maps.
+STAGES = ("logits", "weights", "maps")
 
 
 class HandleId:
@@ -21,53 +24,54 @@ class HandleId:
 
 
 class Slot:
-    """One regularizer at one site: its ratio here, and whether it acts.
+    """One regularizer at one site: whether it acts there, and what it does at its stage of every attention call.
 
-    What ``acts`` reads are plain booleans and the ratio is a tensor, so that a compiled graph is guarded by ratio > 0
-    alone and not by the ratio's value. What the regularizer does at a site is in its subclass: see ``slots``.
+    A slot of the stage "logits" writes ``before``. One of the stage "weights" writes ``attend`` and ``drop_weights``,
+    see ``slots/dropout.py``; one of the stage "maps" writes ``attend`` and ``mix``, see ``slots/reattention.py``.
+    Everything that it holds is copied and pickled with the module.
     """
 
-    place: ClassVar[str]  # attribute of a site that holds it
-    drops: ClassVar[bool] = True  # whether it drops keys or weights, and so has a drop ratio
-    columns: ClassVar[tuple[str, ...]] = ("drop ratio", "backend")  # of the handle's table
+    stage: ClassVar[str]
+    drops: ClassVar[bool] = False  # drops keys or weights at a drop ratio; the module's own dropout gives way to it
+    samples: ClassVar[bool] = False  # whether Monte Carlo lets it act in evaluation
+    columns: ClassVar[tuple[str, ...]] = ()  # of the handle's table
 
-    def __init__(self, regularizer: Regularizer, handle_id: HandleId, drop_ratio: float, backend: str) -> None:
-        self.regularizer = regularizer
+    def __init__(self, regularizer: Any, handle_id: HandleId, drop_ratio: float = 0.0, backend: str = "auto") -> None:
+        self.regularizer: Regularizer = regularizer
         self.handle_id = handle_id
+        self.drop_ratio = drop_ratio
         self.backend = backend
         self.enabled = True
-        self.sampling = False  # act in evaluation too: Monte Carlo
-        # A number in memory whatever the default device, and where apply runs on fake tensors or in inference mode.
-        with _disable_current_modes(), torch.inference_mode(False):
-            self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")
-        self.on_devices = DeviceRatio()
-        self.drop_ratio = drop_ratio
 
     @property
-    def drop_ratio(self) -> float:
-        """Share of keys dropped here, in [0, 1)."""
-        # Fake tensors must not be read, and numbers be no guards of a compiled graph.
-        return float(self.ratio_tensor) if torch.compiler.is_compiling() else self._drop_ratio
-
-    @drop_ratio.setter
-    def drop_ratio(self, value: float) -> None:
-        with _disable_current_modes():
-            self.ratio_tensor.fill_(value)
-            self.on_devices.fill(self.ratio_tensor)
-        self._drop_ratio = float(value)
-        self.is_positive = drawn_ratio(value) > 0
+    def drops_tokens(self) -> bool:
+        """Whether all heads and queries of an image lose the same keys, and nothing else happens."""
+        return False
 
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""
-        return self.enabled and self.is_positive and (training or self.sampling)
+        return self.enabled
+
+    def before(self, at: SiteCall) -> SiteCall:
+        """Return a call as it is to be made: with a draw of keys to drop, or with another bias."""
+        return at
+
+    # What ``apply`` asks of the class, before anything is changed.
 
     @classmethod
     def check_backend(cls, backend: str) -> None:
         """Raise an ArgumentError for a backend, known as it is, that cannot run this regularizer."""
 
     @classmethod
+    def chosen(cls, found: Sequence[Found], regularizer: Any) -> Sequence[Found]:
+        """Return the attention modules that this regularizer is for, of those that the user chose."""
+        return found
+
+    @classmethod
     def check_applicable(cls, f: Found) -> None:
         """Raise a SiteError for an attention module that cannot take this regularizer."""
+
+    # What the handle asks of each slot.
 
     def unfit(self, found: Sequence[Found]) -> list[str]:
         """Return "name (Class: why)" of known attention modules that this regularizer is not for."""
@@ -87,9 +91,32 @@ class Slot:
             entry: what is special about its class.
             num_keys: that each query has, if known.
         """
-        return [f"{drawn_ratio(self.drop_ratio):.4g}", self.backend]
+        return []
+
+    # What the proof asks, see ``verify.py``.
+
+    acts_in_evaluation: ClassVar[bool] = False  # otherwise the model must be untouched there, bit for bit
+
+    def noted(self, module: nn.Module) -> Any:
+        """Return what ``check`` must know of the module as it was before the forward pass."""
+
+    def check(self, name: str, records: Sequence[Record], noted: Any) -> Any:
+        """Check all attention calls of one forward pass against what they should have been.
+
+        Args:
+            name: of the site.
+            records: what the calls were given and what they returned.
+            noted: what ``noted`` returned before the pass.
+
+        Returns:
+            What was seen, for the table: a NamedTuple with ``header`` and ``cells()``.
+
+        Raises:
+            SiteError: a call in which the slot did not do what it should.
+        """
+        raise SiteError(f"{name}: nothing proves yet what {type(self.regularizer).__name__} does")
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
         """What ``print(model)`` adds while this slot is switched off."""
         return "" if self.enabled else ", disabled"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dropkey.adapters.forward_pass import Pass
+from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.record import Record
 from dropkey.adapters.site import Site
 from dropkey.ops.as_written import is_as_written, is_plain_linear, modes_look_on, nobody_looks_on
@@ -38,14 +38,14 @@ _DROPOUTS = {("torch.nn.modules.dropout", "Dropout"), ("torch.nn.modules.linear"
 
 
 def forward_selected(
-    module: Any, site: Site, forward: Pass, masked: Callable[[], Any], x: Tensor, *args: Any, **kwargs: Any
+    module: Any, site: Site, forward_pass: ForwardPass, masked: Callable[[], Any], x: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor | None:
     """Run the forward of timm's Attention on the kept keys, or return None if this call must be masked instead.
 
     Args:
         module: a timm.layers.attention.Attention.
         site: the site it carries.
-        forward: this pass.
+        forward_pass: this pass.
         masked: runs the same call with its keys masked; for listeners, to compare.
         x: (B, N, C).
         args: more of its forward; anything but None and False means a mask.
@@ -56,12 +56,13 @@ def forward_selected(
     """
     if any(extra is not None and extra is not False for extra in (*args, *kwargs.values())):
         return None
-    if not _selects(site, forward) or not _skips_nothing(module, site, x):
+    slot = _selecting(site, forward_pass)
+    if slot is None or not _skips_nothing(module, site, x):
         return None
     expected = _masked(site, masked, x) if site.listeners else None
     # Which tokens keep their keys, and the module with the others' left out.
-    forward.num_calls += 1
-    selection = _select(site, forward, x, module.num_heads)
+    forward_pass.num_calls += 1
+    selection = _select(slot, site, forward_pass, x, module.num_heads)
     site.calls_per_pass = 1
     run = _run_whole if _is_whole(module, site, x) else _run_parts
     projected, heads = run(module, site, x, selection.rows)
@@ -79,25 +80,23 @@ class _Selection(NamedTuple):
     draw: Draw
 
 
-def _selects(site: Site, forward: Pass) -> bool:
-    """Say whether keys of dropped tokens need not be computed at all.
+def _selecting(site: Site, forward_pass: ForwardPass) -> Any:
+    """Return the slot whose dropped tokens need no keys at all, or None.
 
     They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a compiled
     graph, whose shapes must not follow the drop ratio.
     """
-    slot = site.drop
-    if slot is None or not slot.acts(forward.training) or torch.compiler.is_compiling() or site.wants_maps:
-        return False
-    alone = not any(s.acts(forward.training) for s in (site.dropout, site.mix) if s is not None)
-    return slot.drops_tokens and alone and slot.backend != "reference"
+    if torch.compiler.is_compiling() or site.wants_maps or site.backend == "reference":
+        return None
+    slots = site.acting(forward_pass.training)
+    return slots[0] if len(slots) == 1 and slots[0].drops_tokens else None
 
 
-def _select(site: Site, forward: Pass, x: Tensor, num_heads: int) -> _Selection:
-    assert site.drop is not None
+def _select(slot: Any, site: Site, forward_pass: ForwardPass, x: Tensor, num_heads: int) -> _Selection:
     batch, num_tokens = x.shape[:2]
     geometry = Geometry(batch, num_heads, num_tokens, num_tokens, site.grid_size, site.num_prefix_tokens)
-    draw = site.drop.draw(forward, x, geometry)
-    counted = draw._replace(drop_ratio=site.drop.ratio_tensor.clone())  # on the CPU: shapes follow it
+    draw = slot.draw(forward_pass, geometry, x.device)
+    counted = draw._replace(drop_ratio=slot.ratio_tensor.clone())  # on the CPU: shapes follow it
     return _Selection(kept_tokens(counted, geometry), draw)
 
 
@@ -163,7 +162,6 @@ def _split_weights(module: Any) -> tuple[tuple[Tensor, Tensor | None], tuple[Ten
 
 def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
     """Whether linear layers and attention are one call: on a backend that has it, with nothing between them."""
-    assert site.drop is not None
     if modes_look_on() or torch.is_autocast_enabled(x.device.type) or module.gate is not None:
         return False
     if not is_plain_linear(module.proj, x) or module.proj.in_features != module.attn_dim:
@@ -171,7 +169,7 @@ def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
     between = (module.q_norm, module.k_norm, module.norm)
     if not all(nobody_looks_on(layer, {("torch.nn.modules.linear", "Identity")}) for layer in between):
         return False
-    return refuses_projection(_projection(module, x), site.drop.backend) is None
+    return refuses_projection(_projection(module, x), site.backend) is None
 
 
 def _projection(module: Any, x: Tensor) -> Projection:

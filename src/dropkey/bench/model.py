@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import dropkey.models  # noqa: F401  registers our models with timm
-from dropkey.adapters.handle import apply
+from dropkey.adapters.apply import apply
 from dropkey.bench.timing import interleaved
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.ops.dispatch import backends, is_available

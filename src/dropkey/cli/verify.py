@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     regularizer = build_regularizer(_train_config(config))
     assert regularizer is not None
 
-    from dropkey.adapters.handle import apply
+    from dropkey.adapters.apply import apply
     from dropkey.data.seeds import seed_all
 
     seed_all(config.seed, "verify")

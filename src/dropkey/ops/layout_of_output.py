@@ -8,59 +8,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["axes_in_memory", "empty_output", "laid_out"]
+__all__ = ["axes_in_memory", "laid_out", "output_strides"]
 
 
-def axes_in_memory(query: Tensor) -> tuple[int, ...]:
+def axes_in_memory(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """Return the axes of an output from the outermost to the innermost in memory.
 
     They are those of the query by falling stride. Axes that say nothing (expanded ones, with stride 0, and those of one
     entry) stand where (B, H, N, D) has them.
 
     Args:
-        query: (B, H, N, D), as the backend gets it.
+        sizes: of the query (B, H, N, D), as the backend gets it.
+        strides: of the query.
 
     Example:
-        >>> axes_in_memory(torch.empty(2, 5, 3, 8).transpose(1, 2))
+        >>> query = torch.empty(2, 5, 3, 8).transpose(1, 2)
+        >>> axes_in_memory(query.shape, query.stride())
         (0, 2, 1, 3)
-        >>> axes_in_memory(torch.empty(2, 1, 5, 8).expand(2, 3, 5, 8))
+        >>> query = torch.empty(2, 1, 5, 8).expand(2, 3, 5, 8)
+        >>> axes_in_memory(query.shape, query.stride())
         (0, 1, 2, 3)
     """
-    strides = query.stride()
     batch, head, token, channel = strides
     if channel == 1:  # the commonest two, told quickly
         if batch >= head >= token >= 1:
             return 0, 1, 2, 3
         if batch > token > head > 1:
             return 0, 2, 1, 3
-    sizes = query.shape
     telling = [axis for axis in range(4) if strides[axis] != 0 and sizes[axis] > 1]
     by_stride = iter(sorted(telling, key=lambda axis: -strides[axis]))
     return tuple(next(by_stride) if axis in telling else axis for axis in range(4))
 
 
-def empty_output(query: Tensor, batch: int, heads: int, tokens: int, dim: int) -> Tensor:
-    """Return an empty (B, H, N, D) of the query's dtype and device, laid out like the query.
-
-    Args:
-        query: (B, H, N, D'), whose strides decide.
-        batch: B.
-        heads: H.
-        tokens: N.
-        dim: D, which need not be the query's.
-    """
-    axes = axes_in_memory(query)
-    if axes == (0, 1, 2, 3):
-        return query.new_empty((batch, heads, tokens, dim))
-    if axes == (0, 2, 1, 3):
-        return query.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
-    sizes = (batch, heads, tokens, dim)
-    return query.new_empty([sizes[axis] for axis in axes]).permute(_inverse(axes))
+def output_strides(
+    output_sizes: Sequence[int], query_sizes: Sequence[int], query_strides: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the strides of an output (B, H, N, D') that lies in memory like the query (B, H, N, D)."""
+    axes = axes_in_memory(query_sizes, query_strides)
+    dense = _dense_strides([output_sizes[axis] for axis in axes])
+    return tuple(dense[axes.index(axis)] for axis in range(4))
 
 
 def laid_out(out: Tensor, query: Tensor) -> Tensor:
     """Return an output (B, H, N, D) laid out like the query: itself where it lies like that already."""
-    axes = axes_in_memory(query)
+    axes = axes_in_memory(query.shape, query.stride())
     in_order = out.permute(axes)
     if in_order.stride() == _dense_strides(in_order.shape):
         return out

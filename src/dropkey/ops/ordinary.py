@@ -1,5 +1,7 @@
 """Which tensors are what torch itself makes: plain memory in a usual type, with nothing of somebody's own around it."""
 
+from types import NoneType
+
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +21,15 @@ def is_ordinary(*tensors: Tensor | None) -> bool:
     return all(t is None or (type(t) in _PLAIN and (t.dtype in _DTYPES or t.dtype == torch.bool)) for t in tensors)
 
 
-def of_somebody(*tensors: Tensor | None) -> str | None:
-    """Return the class of the first tensor that is somebody's subclass, which may mean more by its operations, or None.
+def of_somebody(*classes: type) -> str | None:
+    """Return the first class of tensors that is somebody's own, which may mean more by its operations, or None.
 
     Torch's tensors without data (fake ones) stand for its own class.
+
+    Args:
+        classes: of tensors, or of None where there is no tensor.
     """
-    for tensor in tensors:
-        kind = type(tensor)
-        if tensor is not None and kind not in _PLAIN and not kind.__module__.startswith("torch._subclasses"):
-            return kind.__name__
+    for cls in classes:
+        if cls not in _PLAIN and cls is not NoneType and not cls.__module__.startswith("torch._subclasses"):
+            return cls.__name__
     return None

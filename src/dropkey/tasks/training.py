@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
-from dropkey.adapters.handle import Handle, SiteInfo, apply
+from dropkey.adapters.apply import apply
+from dropkey.adapters.handle import Handle, SiteInfo
 from dropkey.adapters.maps import attention_maps
 from dropkey.data.augmentation import Augmentation, ImageFormat
 from dropkey.data.loaders import ImageData

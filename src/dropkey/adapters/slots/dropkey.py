@@ -1,15 +1,20 @@
 """DropKey at a site: it draws the keys of every attention call."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from dropkey.adapters.eager import computes_softmax
 from dropkey.adapters.entry import Entry
-from dropkey.adapters.forward_pass import Pass, ratio_of_call
-from dropkey.adapters.slot import Slot
+from dropkey.adapters.forward_pass import ForwardPass, ratio_of_call
+from dropkey.adapters.record import Record
+from dropkey.adapters.site_call import SiteCall
+from dropkey.adapters.slots import dropkey_proof
+from dropkey.adapters.slots.drop_check import DropCheck
+from dropkey.adapters.slots.drop_slot import DropSlot
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.patterns import Element, Geometry, Pattern, Token
@@ -19,15 +24,16 @@ from dropkey.schedules import drawn_ratio
 __all__ = ["DropKeySlot"]
 
 
-class DropKeySlot(Slot):
+class DropKeySlot(DropSlot):
     """DropKey at one site."""
 
-    place = "drop"
+    stage = "logits"
+    samples = True
+    regularizer: DropKey
 
     @property
     def pattern(self) -> Pattern:
         """Which keys are dropped together."""
-        assert isinstance(self.regularizer, DropKey)
         assert isinstance(self.regularizer.pattern, Pattern)
         return self.regularizer.pattern
 
@@ -36,16 +42,21 @@ class DropKeySlot(Slot):
         """Whether all heads and queries of an image lose the same keys."""
         return isinstance(self.pattern, Token)
 
-    def draw(self, forward: Pass, like: Tensor, geometry: Geometry) -> Draw:
-        """Return what decides which keys one call loses: the ratio as it is now, and a seed of its own."""
-        pattern, grid_size = self.pattern, geometry.grid_size
-        held, threshold, is_fake = self.ratio_tensor, None, type(like) is FakeTensor
-        if like.is_cuda and not is_fake:
-            held = self.on_devices.on(like.device, self.ratio_tensor)
-            threshold = self.on_devices.seed_threshold(like.device, self.ratio_tensor, pattern, grid_size)
+    def before(self, at: SiteCall) -> SiteCall:
+        """Return the call with what decides which keys it loses: the ratio as it is now, and a seed of its own."""
+        is_fake = type(at.call.query) is FakeTensor
+        draw = self.draw(at.forward_pass, at.geometry, at.call.query.device, is_fake)
+        return at._replace(call=at.call._replace(draw=draw))
+
+    def draw(self, forward_pass: ForwardPass, geometry: Geometry, device: torch.device, is_fake: bool = False) -> Draw:
+        """Return the draw of one call."""
+        pattern, held, threshold = self.pattern, self.ratio_tensor, None
+        if device.type == "cuda" and not is_fake:
+            held = self.on_devices.on(device, self.ratio_tensor)
+            threshold = self.on_devices.seed_threshold(device, self.ratio_tensor, pattern, geometry.grid_size)
         threshold = None if threshold is None else threshold.clone()
-        seed, ratio = forward.seed("drop", like.device), ratio_of_call(held, is_fake)
-        return Draw(pattern, ratio, seed, grid_size, geometry.num_prefix_tokens, threshold)
+        seed, ratio = forward_pass.seed("drop", device), ratio_of_call(held, is_fake)
+        return Draw(pattern, ratio, seed, geometry.grid_size, geometry.num_prefix_tokens, threshold)
 
     def cells(self, module: nn.Module, entry: Entry, num_keys: int | None) -> list[str]:
         """Return the ratio, with what is left of it where whole keys are dropped, and the backend that will run."""
@@ -66,7 +77,11 @@ class DropKeySlot(Slot):
         draw = Draw(Element(), self.ratio_tensor, torch.zeros((), dtype=torch.int64, device=tensor.device))
         return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
 
+    def check(self, name: str, records: Sequence[Record], noted: None) -> DropCheck:
+        """See ``Slot.check`` and ``dropkey_proof.py``."""
+        return dropkey_proof.check(name, self, records)
+
     def __str__(self) -> str:
         options = [f"{f.name}={getattr(self.pattern, f.name)}" for f in dataclasses.fields(self.pattern)]
         words = [f"drop_ratio={self.drop_ratio:.4g}", self.pattern.name, *options]
-        return f"dropkey: {', '.join(words)}{self._state}"
+        return f"dropkey: {', '.join(words)}{self.state}"

@@ -47,7 +47,7 @@ class Cpu(Backend):
             return f"scale is {call.scale}, not positive"
         if 0 in query.shape or 0 in call.key.shape or 0 in call.value.shape:
             return "a tensor is empty"
-        somebody = of_somebody(query, call.key, call.value, call.attn_bias)
+        somebody = of_somebody(type(query), type(call.key), type(call.value), type(call.attn_bias))
         return active_transform() if somebody is None else f"a tensor is a {somebody}, not one of torch's own"
 
     def attend(self, call: AttentionCall) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from dropkey.errors import BackendError
 from dropkey.ops.cpu.door import DrawNumbers, pack
 from dropkey.ops.cpu.library import kernel
-from dropkey.ops.layout_of_output import empty_output
+from dropkey.ops.layout_of_output import output_strides
 from dropkey.ops.saved_tensors import LAYOUT_TAGS, as_bits, check_transforms, final, from_bits, of_type
 from dropkey.ops.transforms import saving_hooks
 
@@ -92,7 +92,8 @@ def _forward_fake(
         shapes = f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         raise BackendError(f"the native kernel takes (batch, heads, tokens, head_dim), got {shapes}")
     batch, heads, queries, _ = query.shape
-    out = empty_output(query, batch, heads, queries, value.shape[3])
+    sizes = batch, heads, queries, value.shape[3]
+    out = query.new_empty_strided(sizes, output_strides(sizes, query.shape, query.stride()))
     return out, query.new_empty((2, batch, heads, queries), dtype=torch.float32)
 
 

@@ -72,7 +72,7 @@ class Triton(Backend):
             return f"it takes float32, float16 and bfloat16, not {query.dtype}"
         if max(query.shape[-1], call.value.shape[-1]) > MAX_DIM:
             return f"a head dimension is above {MAX_DIM}"
-        somebody = of_somebody(query, call.key, call.value, bias)
+        somebody = of_somebody(type(query), type(call.key), type(call.value), type(bias))
         if somebody is not None:
             return f"a tensor is a {somebody}, not one of torch's own"
         return active_transform() or _why_not_drawn(call) or (None if bias is None else _why_not_bias(bias))

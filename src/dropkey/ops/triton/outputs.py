@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dropkey.ops.layout_of_output import empty_output
+from dropkey.ops.layout_of_output import output_strides
 
 __all__ = ["empty_backward", "empty_bits", "empty_forward"]
 
@@ -19,7 +19,8 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
 def empty_forward(query: Tensor, value: Tensor, is_stored: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the output (B, H, Nq, Dv), row statistics (3, B, H, Nq), and room for the keep bits if they are stored."""
     batch, num_heads, num_queries, _ = query.shape
-    out = empty_output(query, batch, num_heads, num_queries, value.shape[-1])
+    sizes = batch, num_heads, num_queries, value.shape[-1]
+    out = query.new_empty_strided(sizes, output_strides(sizes, query.shape, query.stride()))
     row_stats = query.new_empty((3, batch, num_heads, num_queries), dtype=torch.float32)
     bits = empty_bits(query, batch, num_heads, num_queries, value.shape[2]) if is_stored else _no_bits(query)
     return out, row_stats, bits

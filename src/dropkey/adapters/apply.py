@@ -1,0 +1,99 @@
+"""Applying a regularizer to a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from dropkey.adapters import own_dropout
+from dropkey.adapters.class_swap import check_swappable, swap_in
+from dropkey.adapters.discover import Found
+from dropkey.adapters.handle import Handle
+from dropkey.adapters.new_site import site_to_fill
+from dropkey.adapters.plan import planned, restored
+from dropkey.adapters.site import site_of
+from dropkey.adapters.slot import HandleId, Slot
+from dropkey.adapters.slots import SLOTS
+from dropkey.errors import ArgumentError, SiteError
+from dropkey.ops.dispatch import check_backend
+from dropkey.regularizers import Regularizer
+
+__all__ = ["apply"]
+
+
+def apply(
+    model: nn.Module,
+    regularizer: Regularizer | Mapping[str, Any],
+    *,
+    backend: str = "auto",
+    grid_size: tuple[int, int] | None = None,
+    num_prefix_tokens: int | None = None,
+    where: Callable[[Found], bool] | None = None,
+) -> Handle:
+    """Put a regularizer into every attention module of a model that an adapter knows.
+
+    The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
+    model's own attention dropout is zero while the regularizer is enabled. Apply first, then wrap (DDP, FSDP, compile).
+    ReAttention differs: it adds parameters, so apply it before the optimizer is made, acts in evaluation too,
+    and leaves the model's own dropout on; the model's outputs are the same until it is trained.
+
+    Args:
+        model: any module: a timm model, or one with classes given to ``dropkey.register``.
+        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
+            to restore it on the sites that it names.
+        backend: "auto" or a key of ``dropkey.backends()``.
+        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
+        num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
+        where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
+            there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
+
+    Returns:
+        A Handle.
+
+    Raises:
+        ArgumentError: not a regularizer, an unknown backend, or a list of ratios that does not fit the model.
+        SiteError: a model without known attention, none where asked for, or with this regularizer on it already.
+
+    Example:
+        >>> import torch, dropkey
+        >>> @dropkey.register
+        ... class MyAttention(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        >>> model = torch.nn.Sequential(MyAttention(), MyAttention())
+        >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
+        [0.3, 0.0]
+    """
+    check_backend(backend)
+    if isinstance(regularizer, Mapping):
+        plan = restored(model, regularizer, where)
+    elif type(regularizer) in SLOTS:
+        plan = planned(model, regularizer, where)
+    else:
+        known = " or ".join(f"{cls.__name__}(...)" for cls in SLOTS)
+        raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
+    slot_class = SLOTS[type(plan.regularizer)]
+    slot_class.check_backend(backend)
+    _check_applicable(plan.found, slot_class)
+    handle_id = HandleId()
+    for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
+        site = site_to_fill(f, grid_size, num_prefix_tokens)
+        slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
+        slot.enabled = plan.enabled
+        site.fill(slot)
+        swap_in(f.module, site)
+        slot.put_in(f)
+        own_dropout.settle(f.module, site)
+    return Handle(model, handle_id)
+
+
+def _check_applicable(found: Sequence[Found], slot_class: type[Slot]) -> None:
+    for f in found:
+        site = site_of(f.module)
+        if site is None:
+            check_swappable(f.name, f.module)
+        elif (rival := site.rival(slot_class)) is not None:
+            raise SiteError(
+                f"{rival.regularizer} is on this model already: remove it first, dropkey.handle(model).remove()"
+            )
+        slot_class.check_applicable(f)
