@@ -596,7 +596,7 @@ def test_student_and_teacher(images):
     for one in dropkey.handles(both):
         one.load_state_dict(one.state_dict())
     assert handle.enabled
-    assert handle.drop_ratios == [0.3] * 3
+    assert handle.drop_ratios == (0.3,) * 3
     assert not theirs.enabled
     assert list(handle.state_dict()["drop_ratios"]) == [f"blocks.{n}.attn" for n in range(3)]
     assert list(dropkey.handles(both)[2].state_dict()["drop_ratios"]) == [f"teacher.blocks.{n}.attn" for n in range(3)]

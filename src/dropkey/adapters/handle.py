@@ -1,13 +1,13 @@
 """Applying a regularizer to a model, and the handle to change, verify and undo it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from dropkey.adapters import own_dropout, table
-from dropkey.adapters.class_swap import check_ours, check_swappable, swap_in, swap_out
+from dropkey.adapters.class_swap import check_ours, check_swappable, patched_since, replaced, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.names import prefix_of, unwrapped_names
 from dropkey.adapters.new_site import site_to_fill
@@ -20,7 +20,7 @@ from dropkey.adapters.slots.dropout import DropoutSlot
 from dropkey.adapters.slots.reattention import MixSlot
 from dropkey.adapters.verify import Verification, verify
 from dropkey.adapters.verify_mixing import MixingVerification, verify_mixing
-from dropkey.errors import ArgumentError, SiteError
+from dropkey.errors import ArgumentError, SiteError, did_you_mean
 from dropkey.ops.dispatch import check_backend
 from dropkey.ops.ordinary import is_plain
 from dropkey.patterns import Pattern
@@ -33,6 +33,12 @@ _SLOTS: dict[type[Regularizer], type[Slot]] = {
     DropKey: DropKeySlot,
     AttentionDropout: DropoutSlot,
     ReAttention: MixSlot,
+}
+_ASSIGNED = ("model", "drop_ratios", "_id")
+_INSTEAD = {
+    "enabled": "call enable() or disable()",
+    "regularizer": "remove() the handle and apply another",
+    "sites": "remove() the handle and apply again, with where=",
 }
 
 
@@ -94,15 +100,20 @@ class Handle:
         return left_alone(self.model)
 
     @property
-    def drop_ratios(self) -> list[float]:
+    def drop_ratios(self) -> tuple[float, ...]:
         """The drop ratio of every site; assign a list of the same length to change them, also during training."""
-        return [slot.drop_ratio for _, _, slot in self._sites()]
+        return tuple(slot.drop_ratio for _, _, slot in self._sites())
 
     @drop_ratios.setter
-    def drop_ratios(self, ratios: Sequence[float]) -> None:
+    def drop_ratios(self, ratios: Iterable[float]) -> None:
         slots = [slot for _, _, slot in self._sites()]
         if not slots[0].drops:
             raise ArgumentError(f"{self.regularizer} drops nothing: it has no drop ratios")
+        if isinstance(ratios, str | bytes) or not isinstance(ratios, Iterable):
+            raise ArgumentError(
+                f"drop_ratios takes one ratio a site, got {ratios!r}: for the same everywhere "
+                f"assign [{ratios!r}] * {len(slots)}"
+            )
         checked = [check_drop_ratio(ratio) for ratio in ratios]
         if len(checked) != len(slots):
             raise ArgumentError(f"drop_ratios has {len(checked)} entries, but the model has {len(slots)} sites")
@@ -111,8 +122,8 @@ class Handle:
 
     @property
     def enabled(self) -> bool:
-        """Whether the regularizer acts in training."""
-        return all(slot.enabled for _, _, slot in self._sites())
+        """Whether the regularizer acts in training, at every site."""
+        return all(slot.enabled and replaced(module, site) is None for module, site, slot in self._sites())
 
     def enable(self) -> None:
         """Let the regularizer act again in training."""
@@ -156,12 +167,8 @@ class Handle:
         sites = self._sites()
         for module, site, _ in sites:
             check_ours(module, site)
-        for module, site, slot in sites:
-            setattr(site, slot.place, None)
-            own_dropout.settle(module, site)
-            slot.take_out(module)
-            if not site.slots() and not site.listeners:
-                swap_out(module, site)
+        for module, _, slot in sites:
+            _empty(module, slot.place)
 
     def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
         """Run the model on your input and prove that every site drops what it should, in training only.
@@ -182,8 +189,17 @@ class Handle:
             SiteError: names the first site that does not do what it should.
         """
         sites = self._sites()
+        for module, site, _ in sites:
+            if (reason := replaced(module, site)) is not None:
+                raise SiteError(f"{site.label} no longer asks its site: {reason} since dropkey.apply")
         prove = verify if sites[0][2].drops else verify_mixing
         return prove(self.model, sites, *inputs, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _ASSIGNED:
+            remedy = _INSTEAD.get(name) or did_you_mean(name, ("drop_ratios",)).removeprefix("; ") or "see help(handle)"
+            raise ArgumentError(f"a handle has nothing called {name!r} to assign: {remedy}")
+        object.__setattr__(self, name, value)
 
     def __enter__(self) -> "Handle":
         return self
@@ -194,7 +210,10 @@ class Handle:
         self.remove()
 
     def __str__(self) -> str:
-        return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone)
+        patched = [
+            f"{site.label}: {reason}" for module, site, _ in self._sites() if (reason := patched_since(module, site))
+        ]
+        return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone, patched, self.enabled)
 
     def __repr__(self) -> str:
         return f"<Handle of {self.regularizer} on {type(self.model).__name__}, {len(self._sites())} sites>"
@@ -257,7 +276,7 @@ def apply(
         ...         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
         >>> model = torch.nn.Sequential(MyAttention(), MyAttention())
         >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
-        [0.3, 0.0]
+        (0.3, 0.0)
     """
     check_backend(backend)
     if isinstance(regularizer, Mapping):
@@ -271,13 +290,16 @@ def apply(
     slot_class.check_backend(backend)
     _check_applicable(plan.found, slot_class)
     handle_id = HandleId()
-    for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
-        site = site_to_fill(f, grid_size, num_prefix_tokens)
-        slot = _slot(plan, handle_id, drop_ratio, backend, f.module)
-        setattr(site, slot.place, slot)
-        swap_in(f.module, site)
-        slot.put_in(f)
-        own_dropout.settle(f.module, site)
+    filled: list[Found] = []
+    try:
+        for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
+            slot = _slot(plan, handle_id, drop_ratio, backend, f.module)
+            filled.append(f)
+            _fill(f, slot, site_to_fill(f, grid_size, num_prefix_tokens))
+    except BaseException:
+        for f in filled:
+            _empty(f.module, slot_class.place)
+        raise
     return Handle(model, handle_id)
 
 
@@ -329,6 +351,27 @@ def _filled_slots(model: nn.Module) -> list[tuple[nn.Module, Site, Slot]]:
         if site is not None:
             rows += [(module, site, slot) for slot in site.slots()]
     return rows
+
+
+def _fill(f: Found, slot: Slot, site: Site) -> None:
+    """Put a slot into the site of a module, which becomes one."""
+    setattr(site, slot.place, slot)
+    swap_in(f.module, site)
+    slot.put_in(f)
+    own_dropout.settle(f.module, site)
+
+
+def _empty(module: nn.Module, place: str) -> None:
+    """Take a slot out of a module's site again, as far as it has been put in."""
+    site = site_of(module)
+    slot: Slot | None = None if site is None else getattr(site, place)
+    if site is None or slot is None:
+        return
+    setattr(site, place, None)
+    own_dropout.settle(module, site)
+    slot.take_out(module)
+    if not site.slots() and not site.listeners:
+        swap_out(module, site)
 
 
 def _slot(plan: Plan, handle_id: HandleId, drop_ratio: float, backend: str, module: nn.Module) -> Slot:

@@ -1,5 +1,6 @@
 """A slot: one regularizer at one site."""
 
+import threading
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -36,7 +37,7 @@ class Slot:
         self.handle_id = handle_id
         self.backend = backend
         self.enabled = True
-        self.sampling = False  # act in evaluation too: Monte Carlo
+        self.sampling = False
         # A number in memory whatever the default device, and where apply runs on fake tensors or in inference mode.
         with _disable_current_modes(), torch.inference_mode(False):
             self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")
@@ -56,6 +57,16 @@ class Slot:
             self.on_devices.fill(self.ratio_tensor)
         self._drop_ratio = float(value)
         self.is_positive = drawn_ratio(value) > 0
+
+    @property
+    def sampling(self) -> bool:
+        """Whether to act in evaluation too, in the thread that has set it alone: Monte Carlo."""
+        thread = self._sampling_thread
+        return thread is not None and (torch.compiler.is_compiling() or thread == threading.get_ident())
+
+    @sampling.setter
+    def sampling(self, value: bool) -> None:
+        self._sampling_thread = threading.get_ident() if value else None
 
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""

@@ -107,7 +107,10 @@ def _check_site(site: Site, slot: Slot, records: Sequence[Record]) -> SiteCheck:
     if not slot.is_positive:
         return SiteCheck(site.name, 0.0, 0.0, math.nan, len(records))
     if not records:
-        raise SiteError(f"{site.name} was not reached in training mode: the model did not run it, or ran around it")
+        raise SiteError(
+            f"{site.name} was not reached in training mode: the model did not run it, or ran around it, "
+            "or a forward that was set on it since dropkey.apply does not call its own"
+        )
     _check_independence(site, records)
     checks = [_check_record(site, slot, record) for record in records]
     return max(checks, key=lambda check: check.max_error)._replace(num_calls=len(records))
