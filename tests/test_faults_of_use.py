@@ -1,11 +1,13 @@
 """What broke in ordinary use of models: assignments, patched modules, grids, threads, tracers. Kind by kind."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_vit
+from conftest import DRAWN, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import SwinTransformer
@@ -13,7 +15,9 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import dropkey
 from dropkey.adapters import handle as handle_module
+from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
+from dropkey.patterns import PATTERNS
 
 REGULARIZERS = [dropkey.DropKey(0.3, schedule="constant"), dropkey.AttentionDropout(0.3), dropkey.ReAttention()]
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda r: type(r).__name__)
@@ -341,3 +345,142 @@ def test_monte_carlo_does_not_follow_into_threads(vit, images):
     parallel.device_ids = [0, 1]
     with pytest.raises(dropkey.SiteError, match=r"\.module"):
         dropkey.monte_carlo(parallel, images)
+
+
+# The patch grid of each pass.
+
+every_grid_pattern = pytest.mark.parametrize("pattern", [name for name, cls in PATTERNS.items() if cls.needs_grid])
+SIZES = [(32, 32), (16, 64), (64, 16), (16, 32), (48, 20)]
+
+
+def with_grid(model, pattern, **options):
+    return dropkey.apply(model, dropkey.DropKey(0.3, schedule="constant", pattern=pattern), **options)
+
+
+def grids_drawn(model, *inputs, **options):
+    """The grids on which the sites of a model draw in one training pass."""
+    modules = [module for module in model.modules() if site_of(module) is not None]
+    with recording(modules) as records:
+        model.train()(*inputs, **options)
+    return {record.call.draw.grid_size for heard in records for record in heard}
+
+
+def random_images(height, width, count=2):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+@every_grid_pattern
+def test_windows_follow_a_new_input_size(pattern):
+    model = tiny_vit(depth=2)
+    handle = with_grid(model, pattern)
+    for size in SIZES:
+        model.set_input_size(img_size=size)
+        handle.verify(random_images(*size))
+        assert grids_drawn(model, random_images(*size)) == {(size[0] // 4, size[1] // 4)}
+
+
+@every_grid_pattern
+@pytest.mark.parametrize(
+    "through", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_windows_follow_every_input(pattern, through):
+    original = tiny_vit(depth=2, dynamic_img_size=True)
+    with_grid(original, pattern)
+    model = through(original)
+    for size in SIZES:
+        dropkey.handle(model).verify(random_images(*size))
+        assert grids_drawn(model, random_images(*size)) == {(size[0] // 4, size[1] // 4)}
+    if model is not original:
+        assert {site.grid_size for site in map(site_of, original.modules()) if site} == {(8, 8)}
+
+
+@every_grid_pattern
+def test_crops_of_several_sizes_in_one_step(pattern):
+    model = tiny_vit(depth=2, dynamic_img_size=True)
+    with_grid(model, pattern, backend="cpu" if pattern in DRAWN["cpu"] else "auto")
+    crops = [random_images(*size) for size in SIZES]
+
+    def gradients(*batches):
+        model.zero_grad()
+        torch.manual_seed(1)
+        sum(model.train()(batch).square().sum() for batch in batches).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    def one_by_one():
+        model.zero_grad()
+        torch.manual_seed(1)
+        for batch in crops:
+            model.train()(batch).square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradients(*crops), one_by_one(), rtol=1e-4, atol=1e-4)
+
+
+@every_grid_pattern
+def test_crops_under_checkpoints_are_right_or_refused(pattern):
+    model = tiny_vit(depth=2, dynamic_img_size=True)
+    with_grid(model, pattern)
+    model.set_grad_checkpointing()
+    loss = sum(model.train()(random_images(*size)).square().sum() for size in SIZES[:2])
+    with pytest.raises(dropkey.SiteError, match=r"recomputed in a backward pass with .* on grid") as error:
+        loss.backward()
+    assert one_line(error)
+    for size in SIZES:
+        model(random_images(*size)).sum().backward()
+
+
+@every_grid_pattern
+def test_windows_follow_the_inputs_of_transformers(pattern):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=4
+    )
+    model = transformers.ViTModel(config, add_pooling_layer=False)
+    handle = with_grid(model, pattern)
+    for size in SIZES:
+        images = random_images(*size)
+        handle.verify(images, interpolate_pos_encoding=True)
+        grids = grids_drawn(model, images, interpolate_pos_encoding=True)
+        assert grids == {(size[0] // 4, size[1] // 4)}
+
+
+@every_grid_pattern
+def test_windows_follow_a_compiled_model(pattern):
+    model = tiny_vit(depth=1, dynamic_img_size=True)
+    with_grid(model, pattern)
+    compiled = torch.compile(model.train(), backend="eager")
+    for size in SIZES[:3]:
+        torch.manual_seed(4)
+        expected = model(random_images(*size))
+        torch.manual_seed(4)
+        torch.testing.assert_close(compiled(random_images(*size)), expected)
+
+
+@every_grid_pattern
+def test_a_grid_that_is_given_is_kept_and_what_is_followed_is_undone(pattern):
+    model = tiny_vit(depth=2, dynamic_img_size=True)
+    before = [len(module._forward_pre_hooks) for module in model.modules()]
+    handle = with_grid(model, pattern, grid_size=(4, 16))
+    assert grids_drawn(model, random_images(32, 32)) == {(4, 16)}
+    handle.remove()
+    mixing = dropkey.apply(model, dropkey.ReAttention())
+    handle = with_grid(model, pattern, grid_size=(4, 16))
+    assert grids_drawn(model, random_images(32, 32)) == {(4, 16)}
+    handle.remove()
+    handle = with_grid(model, pattern)
+    mixing.remove()
+    assert grids_drawn(model, random_images(16, 64)) == {(4, 16)}
+    handle.remove()
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == before
+
+
+@every_grid_pattern
+@pytest.mark.parametrize("backend", ["auto", "reference", "sdpa", "cpu"])
+def test_tokens_that_left_the_grid_are_refused(images, pattern, backend):
+    model = tiny_vit(depth=2, patch_drop_rate=0.25)
+    handle = with_grid(model, pattern, backend=backend)
+    for call in (lambda: model.train()(images), lambda: handle.verify(images)):
+        with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn .*49 keys.*left out or merged") as error:
+            call()
+        assert one_line(error)
+    model.eval()(images)

@@ -9,6 +9,7 @@ from torch import nn
 from dropkey.adapters import own_dropout, table
 from dropkey.adapters.class_swap import check_ours, check_swappable, patched_since, replaced, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.grid_of_pass import follow_grids
 from dropkey.adapters.names import prefix_of, unwrapped_names
 from dropkey.adapters.new_site import site_to_fill
 from dropkey.adapters.plan import Plan, planned, restored
@@ -169,6 +170,7 @@ class Handle:
             check_ours(module, site)
         for module, _, slot in sites:
             _empty(module, slot.place)
+        follow_grids(self.model)
 
     def verify(self, *inputs: Any, **kwargs: Any) -> Verification | MixingVerification:
         """Run the model on your input and prove that every site drops what it should, in training only.
@@ -256,7 +258,8 @@ def apply(
         regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
             to restore it on the sites that it names.
         backend: "auto" or a key of ``dropkey.backends()``.
-        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
+        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross", whatever the input; where it is
+            left out it is that of each pass in timm's and transformers' models.
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
         where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
             there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
@@ -296,9 +299,11 @@ def apply(
             slot = _slot(plan, handle_id, drop_ratio, backend, f.module)
             filled.append(f)
             _fill(f, slot, site_to_fill(f, grid_size, num_prefix_tokens))
+        follow_grids(model)
     except BaseException:
         for f in filled:
             _empty(f.module, slot_class.place)
+        follow_grids(model)
         raise
     return Handle(model, handle_id)
 

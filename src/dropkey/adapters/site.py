@@ -45,8 +45,9 @@ class Site:
         entry: what is special about its class.
         block_index: place of the module's block in the model, from 0.
         original_class: class of the module before it became a site.
-        grid_size: (rows, cols) of the patch keys, if known.
+        grid_size: (rows, cols) of the patch keys, if known; that of the last pass where the pattern needs one.
         num_prefix_tokens: keys before the patch keys.
+        grid_is_given: by the user, whatever the input.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Site:
     original_class: type[nn.Module]
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
+    grid_is_given: bool = False
     drop: DropKeySlot | None = None
     dropout: DropoutSlot | None = None
     mix: MixSlot | None = None
@@ -239,7 +241,15 @@ class Site:
 
     def _draw(self, forward: Pass, like: Tensor, geometry: Geometry) -> Draw | None:
         slot = self.drop
-        return slot.draw(forward, like, geometry) if slot is not None and slot.acts(forward.training) else None
+        if slot is None or not slot.acts(forward.training):
+            return None
+        try:
+            slot.pattern.check(geometry)
+        except ArgumentError as error:
+            raise SiteError(
+                f"{self.label}: {error}, or where tokens are left out or merged choose a pattern without a grid"
+            ) from None
+        return slot.draw(forward, like, geometry)
 
     def _dropped(self, forward: Pass, attn: Tensor, geometry: Geometry, own_rate: float = 0.0) -> Tensor:
         """Return attention weights after dropout, or the very same tensor if none acts."""
