@@ -1,6 +1,7 @@
 """Aligning what a model expects in training with what it sees in evaluation: Monte Carlo over drawn masks."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from dropkey.adapters.slots.drop_slot import DropSlot
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["MonteCarlo", "monte_carlo"]
+
+_ONE_AT_A_TIME = threading.RLock()  # modes belong to the model, whichever thread sets them
 
 
 class MonteCarlo(NamedTuple):
@@ -26,7 +29,8 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     """Average class probabilities over several forward passes in which DropKey draws masks as in training.
 
     Only DropKey is active: dropout, drop path and batch statistics are as in evaluation. The modes are restored
-    afterwards. Masks follow torch's generator: ``torch.manual_seed`` repeats a result.
+    afterwards. Other threads may evaluate the same model meanwhile: nothing is dropped there. Masks follow torch's
+    generator: ``torch.manual_seed`` repeats a result.
 
     Args:
         model: a classifier with DropKey applied; returns logits (B, classes) or, of a segmentation, (B, classes,
@@ -39,7 +43,7 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
 
     Raises:
         ArgumentError: fewer than 2 samples, or a model that returns something else than logits.
-        SiteError: the model has no DropKey, or none that would drop anything.
+        SiteError: the model has no DropKey, or none that would drop anything, or runs in threads of nn.DataParallel.
 
     Source: Li et al., CVPR 2023: one of the paper's two ways to align expectations (fine-tuning without drop is the
     other, and does better there).
@@ -49,8 +53,10 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     slots = [slot for slot in _drop_slots(model) if slot.enabled and slot.is_positive]
     if not slots:
         raise SiteError("monte_carlo needs a model with DropKey applied, enabled and a drop ratio above 0")
+    if any(isinstance(module, nn.DataParallel) and len(module.device_ids) > 1 for module in model.modules()):
+        raise SiteError("monte_carlo cannot follow nn.DataParallel into its threads: pass the model inside, .module")
     mean = squares = torch.zeros(())
-    with _sampling(model, slots):
+    with _ONE_AT_A_TIME, _sampling(model, slots):
         for count in range(1, samples + 1):
             probabilities = _probabilities(model(images))
             step = probabilities - mean

@@ -98,7 +98,7 @@ def test_a_registered_class_that_does_not_call_attention_raises(tokens):
 def test_ratios_can_change(vit, images):
     handle = dropkey.apply(vit, dropkey.DropKey(0.3))
     handle.drop_ratios = [0.1, 0.2, 0.5]
-    assert handle.drop_ratios == [0.1, 0.2, 0.5]
+    assert handle.drop_ratios == (0.1, 0.2, 0.5)
     assert [site.drop_ratio for site in handle.sites] == [0.1, 0.2, 0.5]
     shares = [check.dropped_share for check in handle.verify(images).checks]
     assert shares == pytest.approx([0.1, 0.2, 0.5], abs=0.05)
@@ -106,11 +106,11 @@ def test_ratios_can_change(vit, images):
         handle.drop_ratios = [0.1, 0.2]
     with pytest.raises(dropkey.ArgumentError, match="drop_ratio"):
         handle.drop_ratios = [0.1, 0.2, 1.0]
-    assert handle.drop_ratios == [0.1, 0.2, 0.5]
+    assert handle.drop_ratios == (0.1, 0.2, 0.5)
 
 
 def test_explicit_list_of_ratios(vit):
-    assert dropkey.apply(vit, dropkey.DropKey(schedule=[0.1, 0.5, 0.2])).drop_ratios == [0.1, 0.5, 0.2]
+    assert dropkey.apply(vit, dropkey.DropKey(schedule=[0.1, 0.5, 0.2])).drop_ratios == (0.1, 0.5, 0.2)
     with pytest.raises(dropkey.ArgumentError, match="2 drop ratios, but the model has 3 blocks"):
         dropkey.apply(tiny_vit(), dropkey.DropKey(schedule=[0.1, 0.5]))
 
@@ -201,7 +201,7 @@ def test_copies_carry_their_own_handle(vit, images):
         assert theirs.regularizer == handle.regularizer
         theirs.verify(images)
         theirs.drop_ratios = [0.0] * 3
-        assert handle.drop_ratios == [0.5] * 3
+        assert handle.drop_ratios == (0.5,) * 3
         theirs.remove()
         assert not hasattr(other.blocks[0].attn, "_dropkey_site")
     handle.verify(images)
@@ -212,7 +212,7 @@ def test_applied_without_memory_for_tensors(images):
     with torch.device("meta"):
         model = tiny_vit()
         handle = dropkey.apply(model, dropkey.DropKey(0.5, schedule="constant"))
-    assert handle.drop_ratios == [0.5] * 3
+    assert handle.drop_ratios == (0.5,) * 3
     model.to_empty(device="cpu").load_state_dict(tiny_vit().state_dict())
     handle.verify(images)
 

@@ -112,13 +112,13 @@ def test_a_function_becomes_its_ratios():
     handle.drop_ratios = [0.4, 0.5, 0.6]
     state = through_json(handle.state_dict())
     assert state["regularizer"]["schedule"] == [0.15] * 3
-    assert dropkey.apply(tiny_vit(), state).drop_ratios == [0.4, 0.5, 0.6]
+    assert dropkey.apply(tiny_vit(), state).drop_ratios == (0.4, 0.5, 0.6)
 
 
 @each_way
 def test_numbers_of_numpy(through):
     handle = dropkey.apply(tiny_vit(), dropkey.DropKey(np.float32(0.25), schedule=np.array([0.5, 0.25, 0.0])))
-    assert dropkey.apply(tiny_vit(), through(handle.state_dict())).drop_ratios == [0.5, 0.25, 0.0]
+    assert dropkey.apply(tiny_vit(), through(handle.state_dict())).drop_ratios == (0.5, 0.25, 0.0)
 
 
 def test_own_dropout_gives_way_to_what_was_restored():
@@ -139,7 +139,7 @@ def test_a_handle_goes_back(vit, images):
     before = copy.deepcopy(handle.state_dict())
     later = dropkey.handle(copy.deepcopy(vit))
     later.load_state_dict({**before, "enabled": False, "drop_ratios": dict.fromkeys(before["drop_ratios"], 0.5)})
-    assert (later.enabled, later.drop_ratios) == (False, [0.5] * 3)
+    assert (later.enabled, later.drop_ratios) == (False, (0.5,) * 3)
     later.load_state_dict(before)
     assert (later.state_dict(), handle.state_dict()) == (before, before)
     later.verify(images)
@@ -150,7 +150,7 @@ def test_a_handle_takes_over_options(vit, images):
     state = dropkey.apply(tiny_vit(), dropkey.DropKey(0.4, schedule="constant", pattern="column")).state_dict()
     handle.load_state_dict(state)
     assert handle.regularizer == dropkey.DropKey(0.4, schedule="constant", pattern="column")
-    assert handle.drop_ratios == [0.4] * 3
+    assert handle.drop_ratios == (0.4,) * 3
     handle.verify(images)
 
 
@@ -225,7 +225,7 @@ def test_accelerate_keeps_it(vit, tmp_path):
     handle.drop_ratios = [0.0] * 3
     handle.disable()
     accelerator.load_state(tmp_path)
-    assert (handle.drop_ratios, handle.enabled) == ([0.5, 0.1, 0.2], True)
+    assert (handle.drop_ratios, handle.enabled) == ((0.5, 0.1, 0.2), True)
     assert dropkey.handle(prepared).drop_ratios == handle.drop_ratios
 
 
@@ -238,4 +238,4 @@ def test_torchs_distributed_checkpoints_keep_it(vit, tmp_path):
     handle.drop_ratios = [0.0] * 3
     handle.disable()
     checkpoint.load({"dropkey": handle}, checkpoint_id=tmp_path, no_dist=True)
-    assert (handle.drop_ratios, handle.enabled) == ([0.5, 0.1, 0.2], True)
+    assert (handle.drop_ratios, handle.enabled) == ((0.5, 0.1, 0.2), True)

@@ -104,8 +104,8 @@ def test_non_square_grid(images):
 
 def test_a_grid_that_does_not_fit_is_named(images):
     model = tiny_vit(dynamic_img_size=True)
-    dropkey.apply(model, dropkey.DropKey(0.4, pattern="block"))
-    with pytest.raises(dropkey.ArgumentError, match=r"grid_size 8 x 8 and 1 prefix tokens do not make 17 keys"):
+    dropkey.apply(model, dropkey.DropKey(0.4, pattern="block"), grid_size=(8, 8))
+    with pytest.raises(dropkey.SiteError, match=r"grid_size 8 x 8 and 1 prefix tokens do not make 17 keys"):
         model(images[..., :16, :16])
 
 

@@ -322,7 +322,7 @@ FAULTS = [
     ),
     Fault(
         "the class gone under a listener",
-        "adapters/handle.py",
+        "adapters/filling.py",
         "if not site.slots and not site.listeners:",
         "if not site.slots:",
         LISTENERS,

@@ -198,17 +198,17 @@ def test_re_attention_to_onnx(norm, images):
 
 
 def test_symbolic_tracing(images):
-    """torch.fx follows the forward in evaluation; in training mode it is told what to do instead."""
+    """torch.fx takes each site as it is, in both modes; without the handle it sees what is inside."""
     model = tiny_vit(depth=2)
     dropkey.apply(model, dropkey.DropKey(0.3))
-    assert torch.equal(torch.fx.symbolic_trace(model.eval())(images), model(images))
-    with pytest.raises(dropkey.SiteError, match=r"blocks\.0\.attn .*torch\.fx.*eval\(\)"):
-        torch.fx.symbolic_trace(model.train())
-    leaves = {"leaf_modules": [type(model.blocks[0].attn)]}
-    features = create_feature_extractor(model, ["blocks.1"], tracer_kwargs=leaves).train()
+    for mode in (True, False):
+        traced = torch.fx.symbolic_trace(model.train(mode)).eval()
+        assert torch.equal(traced(images), model.eval()(images))
+        assert not torch.equal(*(traced.train()(images) for _ in range(2)))
+    features = create_feature_extractor(model, ["blocks.1"]).train()
     assert not torch.equal(*(features(images)["blocks.1"] for _ in range(2)))
     dropkey.handle(model).remove()
-    torch.fx.symbolic_trace(model)
+    assert len(torch.fx.symbolic_trace(model).graph.nodes) > len(traced.graph.nodes)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

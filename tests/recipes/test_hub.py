@@ -107,7 +107,7 @@ def test_applied_in_the_constructor_of_a_model_that_transformers_loads(images, t
     for cls in (WithDropKey, transformers.ViTForImageClassification):
         assert torch.equal(cls.from_pretrained(tmp_path)(images).logits, model(images).logits)
     handle = dropkey.handle(WithDropKey.from_pretrained(tmp_path))
-    assert handle.drop_ratios == [0.3, 0.3]
+    assert handle.drop_ratios == (0.3, 0.3)
     handle.verify(images)
 
 

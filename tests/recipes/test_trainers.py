@@ -168,4 +168,4 @@ def test_trainer_of_transformers(tmp_path):
     again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-4")
     assert torch.equal(again(images).logits, model.eval()(images).logits)
     restored = dropkey.apply(again, json.loads((tmp_path / "dropkey.json").read_text()))
-    assert (restored.drop_ratios, restored.enabled) == ([0.5, 0.5], False)
+    assert (restored.drop_ratios, restored.enabled) == ((0.5, 0.5), False)

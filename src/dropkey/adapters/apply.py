@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from dropkey.adapters import own_dropout
-from dropkey.adapters.class_swap import check_swappable, swap_in
+from dropkey.adapters.class_swap import check_swappable
 from dropkey.adapters.discover import Found
+from dropkey.adapters.filling import empty, fill
+from dropkey.adapters.grid_of_pass import follow_grids
 from dropkey.adapters.handle import Handle
 from dropkey.adapters.new_site import site_to_fill
 from dropkey.adapters.plan import planned, restored
@@ -42,7 +43,8 @@ def apply(
         regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
             to restore it on the sites that it names.
         backend: "auto" or a key of ``dropkey.backends()``.
-        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross"; found by itself in timm models.
+        grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross", whatever the input; where it is
+            left out it is that of each pass in timm's and transformers' models.
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
         where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
             there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
@@ -62,7 +64,7 @@ def apply(
         ...         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
         >>> model = torch.nn.Sequential(MyAttention(), MyAttention())
         >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
-        [0.3, 0.0]
+        (0.3, 0.0)
     """
     check_backend(backend)
     if isinstance(regularizer, Mapping):
@@ -76,14 +78,19 @@ def apply(
     slot_class.check_backend(backend)
     _check_applicable(plan.found, slot_class)
     handle_id = HandleId()
-    for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
-        site = site_to_fill(f, grid_size, num_prefix_tokens)
-        slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
-        slot.enabled = plan.enabled
-        site.fill(slot)
-        swap_in(f.module, site)
-        slot.put_in(f)
-        own_dropout.settle(f.module, site)
+    filled: list[tuple[nn.Module, Slot]] = []
+    try:
+        for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
+            slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
+            slot.enabled = plan.enabled
+            filled.append((f.module, slot))
+            fill(f, slot, site_to_fill(f, grid_size, num_prefix_tokens))
+        follow_grids(model)
+    except BaseException:
+        for module, slot in filled:
+            empty(module, slot)
+        follow_grids(model)
+        raise
     return Handle(model, handle_id)
 
 

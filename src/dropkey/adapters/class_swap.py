@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Proxy
+from torch.fx import Proxy, Tracer
 
 from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
@@ -18,9 +18,9 @@ from dropkey.adapters.routing import Routing
 from dropkey.adapters.site import Site, attach, detach, site_of, without_site
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
-from dropkey.errors import SiteError
+from dropkey.errors import SiteError, first_line
 
-__all__ = ["check_swappable", "swap_in", "swap_out"]
+__all__ = ["check_ours", "check_swappable", "patched_since", "replaced", "swap_in", "swap_out"]
 
 
 def check_swappable(name: str, module: nn.Module) -> None:
@@ -39,13 +39,25 @@ def check_swappable(name: str, module: nn.Module) -> None:
     problem = implementation_problem(module)
     if problem is not None:
         raise SiteError(f"{name} ({type(module).__name__}) cannot be reached: {problem}")
+    try:
+        _site_class(type(module))
+    except Exception as error:  # whatever the class or its metaclass does when it gets a subclass
+        raise SiteError(
+            f"{name} ({type(module).__name__}) cannot become a site, because its class cannot be given a subclass "
+            f"without arguments: {first_line(error)}; leave it out with where="
+        ) from error
 
 
 def swap_in(module: nn.Module, site: Site) -> None:
     """Make a module a site, or leave it one."""
     if site_of(module) is None:
+        site_class = _site_class(type(module))
         attach(module, site)
-        module.__class__ = _site_class(type(module))
+        try:
+            module.__class__ = site_class
+        except BaseException:  # the class of this instance cannot be assigned
+            detach(module)
+            raise
 
 
 def swap_out(module: nn.Module, site: Site) -> None:
@@ -64,6 +76,19 @@ def check_ours(module: nn.Module, site: Site) -> None:
         )
 
 
+def replaced(module: nn.Module, site: Site) -> str | None:
+    """Return what keeps a module from asking its site since it was put in, or None; subclasses of ours (FSDP's) ask."""
+    if not isinstance(module, _site_class(site.original_class)):
+        return f"something has made it a {type(module).__qualname__}"
+    return None
+
+
+def patched_since(module: nn.Module, site: Site) -> str | None:
+    """Return the same, or what may do so: only a forward pass can tell whether a forward on the instance calls ours."""
+    own_forward = "a forward was set on the instance" if "forward" in module.__dict__ else None
+    return replaced(module, site) or own_forward
+
+
 _SITE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
@@ -76,22 +101,18 @@ def _site_class(base: type[nn.Module]) -> type[nn.Module]:
 
 def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        site = self._dropkey_site
-        assert isinstance(site, Site)
+        site: Site | None = getattr(self, "_dropkey_site", None)
+        if site is None:  # removed, and called through a forward that somebody kept: hooks of accelerate and the like
+            return base.forward(self, *args, **kwargs)
         acts = site.acts(self.training)
         if not torch.compiler.is_compiling():
             site.follow(self.training, acts, (*args, *kwargs.values()))
+        symbol = _symbol_among(site, *args, *kwargs.values())
+        if symbol is not None:
+            return _call_of_whole(symbol, self, args, kwargs)
         if not acts:
             return base.forward(self, *args, **kwargs)
-        _refuse_symbols(site, *args, *kwargs.values())
-        args, kwargs = _forbid_other_windows(site, args, kwargs)
-        forward_pass = ForwardPass(self, site.entry.one_mask)
-        if site.entry.selects_keys:
-            masked = partial(_routed, base, self, site, ForwardPass(self), *args, **kwargs)
-            selected = forward_selected(self, site, forward_pass, masked, *args, **kwargs)
-            if selected is not None:
-                return selected
-        return _routed(base, self, site, forward_pass, *args, **kwargs)
+        return _acting(base, self, site, *_forbid_other_windows(site, args, kwargs))
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         site = site_of(self)
@@ -112,6 +133,17 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         "__doc__": base.__doc__,
     }
     return type(f"{base.__name__}Site", (base,), members)
+
+
+def _acting(base: type[nn.Module], module: nn.Module, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a forward pass in which something acts: without the keys that are dropped where that is possible."""
+    forward_pass = ForwardPass(module, site.entry.one_mask)
+    if site.entry.selects_keys:
+        masked = partial(_routed, base, module, site, ForwardPass(module), *args, **kwargs)
+        selected = forward_selected(module, site, forward_pass, masked, *args, **kwargs)
+        if selected is not None:
+            return selected
+    return _routed(base, module, site, forward_pass, *args, **kwargs)
 
 
 def _routed(
@@ -136,13 +168,17 @@ def _require_called(site: Site, forward_pass: ForwardPass) -> None:
         site.calls_per_pass = forward_pass.num_calls
 
 
-def _refuse_symbols(site: Site, *inputs: Any) -> None:
-    """Raise a SiteError where torch.fx traces with symbols in place of tensors, which no attention of ours takes."""
-    if any(isinstance(value, Proxy) for value in inputs):
-        raise SiteError(
-            f"{site.name} ({site.original_class.__name__}) acts here and torch.fx cannot trace it: trace after "
-            "model.eval(), disable or remove the handle, or make type(module) a leaf module of the tracer"
-        )
+def _symbol_among(site: Site, *inputs: Any) -> Proxy | None:
+    """Return a symbol that torch.fx traces with in place of a tensor, if there is one and the site may act."""
+    symbol = next((value for value in inputs if isinstance(value, Proxy)), None)
+    return symbol if symbol is not None and any(slot.enabled for slot in site.slots) else None
+
+
+def _call_of_whole(symbol: Proxy, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Proxy:
+    """Put the module into torch.fx's graph as it is: it goes on to ask its site, in training and evaluation."""
+    tracer = symbol.tracer
+    assert isinstance(tracer, Tracer)
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), args, kwargs)
 
 
 def _forbid_other_windows(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["GridAndPrefix", "around_of", "geometry_of", "pair"]
+__all__ = ["GridAndPrefix", "around_of", "embedding_of", "geometry_of", "grid_of_images", "pair"]
 
 GridAndPrefix = tuple[tuple[int, int] | None, int]
 
@@ -28,6 +28,28 @@ def geometry_of(around: Sequence[nn.Module]) -> GridAndPrefix:
     grids = (_timm_grid(module) or _grid_of_sizes(module) for module in around)
     prefixes = (_num_prefix_tokens(module) for module in around)
     return next((g for g in grids if g is not None), None), next((p for p in prefixes if p is not None), 0)
+
+
+def embedding_of(around: Sequence[nn.Module]) -> nn.Module | None:
+    """Return the module that cuts images into the patches of a site: ``patch_embed``, or that of transformers."""
+    for module in around:
+        for holder, name in ((module, "patch_embed"), (getattr(module, "embeddings", None), "patch_embeddings")):
+            embedding = getattr(holder, name, None)
+            if isinstance(embedding, nn.Module):
+                return embedding
+    return None
+
+
+def grid_of_images(embedding: nn.Module, images: Any) -> tuple[int, int] | None:
+    """Return the (rows, cols) of patches that an embedding makes of images (B, C, height, width), or None."""
+    patch = pair(getattr(embedding, "patch_size", None))
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        return None
+    height, width = int(images.shape[-2]), int(images.shape[-1])
+    feature_size: Any = getattr(embedding, "dynamic_feat_size", None)
+    if callable(feature_size):
+        return pair(feature_size((height, width)))
+    return None if patch is None else (height // patch[0], width // patch[1])
 
 
 def pair(size: Any) -> tuple[int, int] | None:

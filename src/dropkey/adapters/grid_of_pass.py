@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from dropkey.adapters.discover import attention_modules
-from dropkey.adapters.geometry import around_of, geometry_of, pair
+from dropkey.adapters.discover import Found, attention_modules
+from dropkey.adapters.geometry import around_of, embedding_of, geometry_of, grid_of_images, pair
 from dropkey.adapters.record import Record
-from dropkey.adapters.site import Site
+from dropkey.adapters.site import Site, site_of
 from dropkey.errors import SiteError
 
-__all__ = ["check_grid", "grids_of_pass"]
+__all__ = ["check_grid", "follow_grids", "grids_of_pass"]
 
 Grid = tuple[int, int]
 
@@ -28,16 +29,13 @@ def grids_of_pass(model: nn.Module) -> Iterator[dict[nn.Module, Grid]]:
     grids: dict[nn.Module, Grid] = {}
     hooks = []
     for found in attention_modules(model):
-        if found.entry.grid is not None or found.entry.kind == "window":
-            continue
-        around = [found.module, *around_of(model, found.name)]
+        around = _around_patches(model, found)
         said = geometry_of(around)[0]
         if said is not None:
             grids[found.module] = said
-        embeds = (getattr(module, "patch_embed", None) for module in around)
-        embed = next((each for each in embeds if isinstance(each, nn.Module)), None)
-        if embed is not None:
-            hooks.append(embed.register_forward_pre_hook(partial(_note, grids, found.module)))
+        embedding = embedding_of(around)
+        if embedding is not None:
+            hooks.append(embedding.register_forward_pre_hook(partial(_note, grids, found.module)))
     try:
         yield grids
     finally:
@@ -59,14 +57,49 @@ def check_grid(site: Site, records: Sequence[Record], grid: Grid | None) -> None
             )
 
 
-def _note(grids: dict[nn.Module, Grid], attention: nn.Module, embed: nn.Module, inputs: tuple[Any, ...]) -> None:
-    images = inputs[0] if inputs else None
-    if not isinstance(images, Tensor) or images.dim() != 4:
-        return
-    height, width = int(images.shape[-2]), int(images.shape[-1])
-    feature_size: Any = getattr(embed, "dynamic_feat_size", None)
-    patch = pair(getattr(embed, "patch_size", None))
-    if callable(feature_size):
-        grids[attention] = pair(feature_size((height, width))) or grids[attention]
-    elif patch is not None:
-        grids[attention] = height // patch[0], width // patch[1]
+def follow_grids(model: nn.Module) -> None:
+    """Let the sites whose patterns need a grid have that of each pass, and no others: after apply and remove."""
+    for module in model.modules():
+        hooks = module._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if isinstance(hook, _Following)]:
+            del hooks[key]
+    sites: dict[nn.Module, list[Site]] = {}
+    for found in attention_modules(model):
+        site, embedding = site_of(found.module), embedding_of(_around_patches(model, found))
+        if site is not None and embedding is not None and _follows(site, found, embedding):
+            sites.setdefault(embedding, []).append(site)
+    for embedding, its_sites in sites.items():
+        embedding.register_forward_pre_hook(_Following(its_sites))
+
+
+class _Following:
+    """A hook of a patch embedding: tells sites the grid of the images that come in. It is copied with its model."""
+
+    def __init__(self, sites: list[Site]) -> None:
+        self.sites = sites
+
+    def __call__(self, embedding: nn.Module, inputs: tuple[Any, ...]) -> None:
+        grid = grid_of_images(embedding, inputs[0] if inputs else None)
+        if grid is not None:
+            for site in self.sites:
+                site.grid_size = grid
+
+
+def _follows(site: Site, found: Found, embedding: nn.Module) -> bool:
+    """Say whether a site draws on the grid that this embedding makes, as far as the embedding itself says so."""
+    if site.grid_is_given or found.grid_size is None or not any(slot.needs_grid for slot in site.slots):
+        return False
+    size = pair(getattr(embedding, "img_size", getattr(embedding, "image_size", None)))
+    return size is None or grid_of_images(embedding, torch.empty(1, 0, *size)) == found.grid_size
+
+
+def _around_patches(model: nn.Module, found: Found) -> list[nn.Module]:
+    """Return an attention module and those around it; none if its keys are not the patches of an image."""
+    own_grid = found.entry.grid is not None or found.entry.kind == "window"
+    return [] if own_grid else [found.module, *around_of(model, found.name)]
+
+
+def _note(grids: dict[nn.Module, Grid], attention: nn.Module, embedding: nn.Module, inputs: tuple[Any, ...]) -> None:
+    grid = grid_of_images(embedding, inputs[0] if inputs else None)
+    if grid is not None:
+        grids[attention] = grid

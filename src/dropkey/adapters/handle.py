@@ -1,25 +1,35 @@
 """The handle of a regularizer on a model: to look at it, change, verify and undo it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from dropkey.adapters import own_dropout, table
-from dropkey.adapters.class_swap import check_ours, swap_out
+from dropkey.adapters.class_swap import check_ours, patched_since, replaced
 from dropkey.adapters.discover import attention_modules, left_alone, unknown_attention
+from dropkey.adapters.filling import empty
+from dropkey.adapters.grid_of_pass import follow_grids
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.site import Site, site_of
 from dropkey.adapters.slot import HandleId, Slot
 from dropkey.adapters.verify import Verification, verify
-from dropkey.errors import ArgumentError, SiteError
+from dropkey.errors import ArgumentError, SiteError, did_you_mean
 from dropkey.patterns import Pattern
 from dropkey.regularizers import Regularizer
 from dropkey.schedules import check_drop_ratio
 
 __all__ = ["Handle", "SiteInfo", "filled_slots"]
+
+
+_ASSIGNED = ("model", "drop_ratios", "_id")
+_INSTEAD = {
+    "enabled": "call enable() or disable()",
+    "regularizer": "remove() the handle and apply another",
+    "sites": "remove() the handle and apply again, with where=",
+}
 
 
 class SiteInfo(NamedTuple):
@@ -80,15 +90,20 @@ class Handle:
         return left_alone(self.model)
 
     @property
-    def drop_ratios(self) -> list[float]:
+    def drop_ratios(self) -> tuple[float, ...]:
         """The drop ratio of every site; assign a list of the same length to change them, also during training."""
-        return [slot.drop_ratio for _, _, slot in self._sites()]
+        return tuple(slot.drop_ratio for _, _, slot in self._sites())
 
     @drop_ratios.setter
-    def drop_ratios(self, ratios: Sequence[float]) -> None:
+    def drop_ratios(self, ratios: Iterable[float]) -> None:
         slots = [slot for _, _, slot in self._sites()]
         if not slots[0].drops:
             raise ArgumentError(f"{self.regularizer} drops nothing: it has no drop ratios")
+        if isinstance(ratios, str | bytes) or not isinstance(ratios, Iterable):
+            raise ArgumentError(
+                f"drop_ratios takes one ratio a site, got {ratios!r}: for the same everywhere "
+                f"assign [{ratios!r}] * {len(slots)}"
+            )
         checked = [check_drop_ratio(ratio) for ratio in ratios]
         if len(checked) != len(slots):
             raise ArgumentError(f"drop_ratios has {len(checked)} entries, but the model has {len(slots)} sites")
@@ -97,8 +112,8 @@ class Handle:
 
     @property
     def enabled(self) -> bool:
-        """Whether the regularizer acts in training."""
-        return all(slot.enabled for _, _, slot in self._sites())
+        """Whether the regularizer acts in training, at every site."""
+        return all(slot.enabled and replaced(module, site) is None for module, site, slot in self._sites())
 
     def enable(self) -> None:
         """Let the regularizer act again in training."""
@@ -142,12 +157,9 @@ class Handle:
         sites = self._sites()
         for module, site, _ in sites:
             check_ours(module, site)
-        for module, site, slot in sites:
-            site.empty(slot)
-            own_dropout.settle(module, site)
-            slot.take_out(module)
-            if not site.slots and not site.listeners:
-                swap_out(module, site)
+        for module, _, slot in sites:
+            empty(module, slot)
+        follow_grids(self.model)
 
     def verify(self, *inputs: Any, **kwargs: Any) -> Verification:
         """Run the model on your input and prove that every site drops what it should, in training only.
@@ -167,7 +179,17 @@ class Handle:
         Raises:
             SiteError: names the first site that does not do what it should.
         """
-        return verify(self.model, self._sites(), *inputs, **kwargs)
+        sites = self._sites()
+        for module, site, _ in sites:
+            if (reason := replaced(module, site)) is not None:
+                raise SiteError(f"{site.label} no longer asks its site: {reason} since dropkey.apply")
+        return verify(self.model, sites, *inputs, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _ASSIGNED:
+            remedy = _INSTEAD.get(name) or did_you_mean(name, ("drop_ratios",)).removeprefix("; ") or "see help(handle)"
+            raise ArgumentError(f"a handle has nothing called {name!r} to assign: {remedy}")
+        object.__setattr__(self, name, value)
 
     def __enter__(self) -> "Handle":
         return self
@@ -178,7 +200,10 @@ class Handle:
         self.remove()
 
     def __str__(self) -> str:
-        return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone)
+        patched = [
+            f"{site.label}: {reason}" for module, site, _ in self._sites() if (reason := patched_since(module, site))
+        ]
+        return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone, patched, self.enabled)
 
     def __repr__(self) -> str:
         return f"<Handle of {self.regularizer} on {type(self.model).__name__}, {len(self._sites())} sites>"

@@ -69,8 +69,9 @@ def put_in(f: Found, norm: str) -> None:
 
 
 def take_out(module: nn.Module) -> None:
-    """Take the parameters out again."""
-    delattr(module, MIXER)
+    """Take the parameters out again, if they are there."""
+    if mixer_of(module) is not None:
+        delattr(module, MIXER)
     hooks = module._forward_pre_hooks
     for key in [key for key, hook in hooks.items() if hook is _no_fast_path]:
         del hooks[key]

@@ -18,6 +18,7 @@ def new_site(f: Found, grid_size: Grid | None = None, num_prefix_tokens: int | N
         original_class=type(f.module) if carried is None else carried.original_class,
         grid_size=f.grid_size if grid_size is None else grid_size,
         num_prefix_tokens=f.num_prefix_tokens if num_prefix_tokens is None else num_prefix_tokens,
+        grid_is_given=grid_size is not None,
     )
 
 
@@ -25,6 +26,10 @@ def site_to_fill(f: Found, grid_size: Grid | None, num_prefix_tokens: int | None
     """Return the site of a module for one more slot; one that is there for its listeners alone is made anew."""
     site = site_of(f.module)
     if site is not None and site.slots:
+        if grid_size is not None:
+            site.grid_size, site.grid_is_given = grid_size, True
+        if num_prefix_tokens is not None:
+            site.num_prefix_tokens = num_prefix_tokens
         return site
     fresh = new_site(f, grid_size, num_prefix_tokens)
     if site is not None:

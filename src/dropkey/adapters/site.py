@@ -40,8 +40,9 @@ class Site:
         entry: what is special about its class.
         block_index: place of the module's block in the model, from 0.
         original_class: class of the module before it became a site.
-        grid_size: (rows, cols) of the patch keys, if known.
+        grid_size: (rows, cols) of the patch keys, if known; that of the last pass where the pattern needs one.
         num_prefix_tokens: keys before the patch keys.
+        grid_is_given: by the user, whatever the input.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Site:
     original_class: type[nn.Module]
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
+    grid_is_given: bool = False
     slots: tuple[Slot, ...] = ()  # in the order of their stages
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     listeners: tuple[Listener, ...] = ()  # see listeners.py

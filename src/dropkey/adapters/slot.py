@@ -48,6 +48,11 @@ class Slot:
         """Whether all heads and queries of an image lose the same keys, and nothing else happens."""
         return False
 
+    @property
+    def needs_grid(self) -> bool:
+        """Whether it must know how the patches lie."""
+        return False
+
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""
         return self.enabled

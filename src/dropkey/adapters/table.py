@@ -12,11 +12,16 @@ __all__ = ["of_sites", "text_table"]
 
 
 def of_sites(
-    model: nn.Module, rows: Sequence[tuple[nn.Module, Site, Slot]], unknown: Sequence[str], left_alone: Sequence[str]
+    model: nn.Module,
+    rows: Sequence[tuple[nn.Module, Site, Slot]],
+    unknown: Sequence[str],
+    left_alone: Sequence[str],
+    patched: Sequence[str],
+    enabled: bool,
 ) -> str:
     """Return the table that ``print(handle)`` shows: one line a site, and what was not reached."""
     slot = rows[0][2]
-    state = "enabled" if all(slot.enabled for _, _, slot in rows) else "DISABLED"
+    state = "DISABLED" if any(not slot.enabled for _, _, slot in rows) else "enabled" if enabled else "NOT AT ALL SITES"
     title = f"{slot.regularizer} on {type(model).__name__}: {len(rows)} sites, {state}"
     own = any(site.own_dropout for _, site, _ in rows)
     loops = any((site.calls_per_pass or 1) > 1 for _, site, _ in rows)
@@ -37,6 +42,8 @@ def of_sites(
         for module, site, slot in rows
     ]
     lines = [title, text_table([header, *body])]
+    if patched:
+        lines.append(f"Changed since apply, see whether it still acts with handle.verify: {'; '.join(patched)}")
     if unknown:
         lines.append(f"Not reached, nothing is {'dropped' if slot.drops else 'mixed'} there: {', '.join(unknown)}")
     if left_alone:

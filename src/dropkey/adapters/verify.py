@@ -53,7 +53,10 @@ def _check_pass(model: nn.Module, rows: Rows, training: bool, *inputs: Any, **kw
     for (module, site, slot), heard in zip(rows, records, strict=True):
         if not heard and slot.acts(training):
             mode = "training" if training else "evaluation"
-            raise SiteError(f"{site.name} was not reached in {mode} mode: it was not called, or was bypassed")
+            raise SiteError(
+                f"{site.name} was not reached in {mode} mode: the model did not call it, or bypassed it, "
+                "or a forward that was set on it since dropkey.apply does not call its own"
+            )
         check_grid(site, heard, grids.get(module))
     with _full_precision(model):
         each = zip(rows, records, noted, strict=True)

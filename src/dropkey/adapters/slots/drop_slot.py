@@ -1,5 +1,6 @@
 """What all slots that drop have in common: a drop ratio that may change at any time, and silence in evaluation."""
 
+import threading
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class DropSlot(Slot):
         with _disable_current_modes(), torch.inference_mode(False):
             self.ratio_tensor = torch.zeros((), dtype=torch.float64, device="cpu")
         self.on_devices = DeviceRatio()
-        self.sampling = False  # act in evaluation too: Monte Carlo
+        self.sampling = False
         super().__init__(regularizer, handle_id, drop_ratio, backend)
 
     @property
@@ -47,6 +48,16 @@ class DropSlot(Slot):
             self.on_devices.fill(self.ratio_tensor)
         self._drop_ratio = float(value)
         self.is_positive = drawn_ratio(value) > 0
+
+    @property
+    def sampling(self) -> bool:
+        """Whether to act in evaluation too, in the thread that has set it alone: Monte Carlo."""
+        thread = self._sampling_thread
+        return thread is not None and (torch.compiler.is_compiling() or thread == threading.get_ident())
+
+    @sampling.setter
+    def sampling(self, value: bool) -> None:
+        self._sampling_thread = threading.get_ident() if value else None
 
     def acts(self, training: bool) -> bool:
         """Say whether this slot changes a forward pass of a module in this mode."""

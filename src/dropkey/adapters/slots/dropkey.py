@@ -15,6 +15,7 @@ from dropkey.adapters.site_call import SiteCall
 from dropkey.adapters.slots import dropkey_proof
 from dropkey.adapters.slots.drop_check import DropCheck
 from dropkey.adapters.slots.drop_slot import DropSlot
+from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
 from dropkey.patterns import Element, Geometry, Pattern, Token
@@ -38,12 +39,23 @@ class DropKeySlot(DropSlot):
         return self.regularizer.pattern
 
     @property
+    def needs_grid(self) -> bool:
+        """Whether it must know how the patches lie."""
+        return self.pattern.needs_grid
+
+    @property
     def drops_tokens(self) -> bool:
         """Whether all heads and queries of an image lose the same keys."""
         return isinstance(self.pattern, Token)
 
     def before(self, at: SiteCall) -> SiteCall:
         """Return the call with what decides which keys it loses: the ratio as it is now, and a seed of its own."""
+        try:
+            self.pattern.check(at.geometry)
+        except ArgumentError as error:
+            raise SiteError(
+                f"{at.label}: {error}, or where tokens are left out or merged choose a pattern without a grid"
+            ) from None
         is_fake = type(at.call.query) is FakeTensor
         draw = self.draw(at.forward_pass, at.geometry, at.call.query.device, is_fake)
         return at._replace(call=at.call._replace(draw=draw))
