@@ -53,6 +53,7 @@ class Site:
     slots: tuple[Slot, ...] = ()  # in the order of their stages
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     listeners: tuple[Listener, ...] = ()  # see listeners.py
+    num_told: int = 0  # attention calls that they were told of
     passes: PassMemory = field(default_factory=PassMemory)
     calls_per_pass: int | None = None  # attention calls of the last pass in which something acted, once there was one
 
@@ -73,6 +74,11 @@ class Site:
     def backend(self) -> str:
         """What runs attention: "auto", unless a slot was given another one."""
         return next((slot.backend for slot in self.slots if slot.backend != "auto"), "auto")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a listener hears forward passes in which nothing acts, too."""
+        return any(listener.always for listener in self.listeners)
 
     @property
     def wants_maps(self) -> bool:
@@ -107,8 +113,8 @@ class Site:
         return [slot for slot in self.slots if slot.acts(training)]
 
     def acts(self, training: bool) -> bool:
-        """Say whether any slot changes a forward pass of the module in this mode, or a listener hears all of them."""
-        return bool(self.acting(training)) or any(listener.always for listener in self.listeners)
+        """Say whether any slot changes a forward pass of the module in this mode."""
+        return bool(self.acting(training))
 
     def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
         """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
@@ -201,6 +207,7 @@ class Site:
 
     def tell(self, record: Record) -> None:
         """Let every listener hear of a call."""
+        self.num_told += 1
         for listener in self.listeners:
             listener.heard(record)
 
