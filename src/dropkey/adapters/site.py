@@ -171,7 +171,7 @@ class Site:
         if mixer is not None:
             mixed = out + mixer.change(at, attn).to(logits.dtype)
         result = out if mixed is None else mixed
-        self._tell(at, slots, Attended(out, mixed, attn, result))
+        self._tell(at, slots, Attended(out, mixed, attn, result), of_logits=True)
         return result
 
     def _enter(self, forward_pass: ForwardPass, call: AttentionCall, maps_per_mask: int) -> tuple[SiteCall, list[Slot]]:
@@ -193,7 +193,7 @@ class Site:
             return ModuleDropout(own_rate)
         return dropper
 
-    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended) -> None:
+    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended, of_logits: bool = False) -> None:
         if not self.listeners:
             return
         attn, attn_map = attended.attn, attended.attn_map
@@ -203,7 +203,8 @@ class Site:
             attn_map = weights(at.call, at.call.keep())
         drops = any(slot.drops for slot in slots)
         shared, mixed = self.entry.one_mask, attended.mixed
-        self.tell(Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map))
+        record = Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map)
+        self.tell(record._replace(of_logits=of_logits))
 
     def tell(self, record: Record) -> None:
         """Let every listener hear of a call."""

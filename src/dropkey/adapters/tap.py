@@ -53,7 +53,7 @@ class Tap(Routing):
                 call = self._folded_call(layout, query, key, value, attn_mask, is_causal, scale)
             attn_map = weights(call, None) if site.wants_maps else None
             heads = out if layout == "bh" else self._fold(out, layout)
-            site.tell(Record(call, heads, drops=False, own_rate=dropout_p, attn_map=attn_map))
+            site.tell(Record(call, heads, drops=False, attn_map=attn_map))
         return out
 
     def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -65,8 +65,8 @@ class Tap(Routing):
                 attn = out if layout == "bh" else self._fold(out, layout)
                 call = call_of_logits(self._fold(logits, layout))
                 attn_map = attn if self.site.wants_maps else None
-                maps_per_mask = self.site.entry.maps_per_head
-                self.site.tell(Record(call, attn, maps_per_mask, drops=False, attn=attn, attn_map=attn_map))
+                maps = self.site.entry.maps_per_head
+                self.site.tell(Record(call, attn, maps, drops=False, attn=attn, of_logits=True, attn_map=attn_map))
         return out
 
     def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
