@@ -1,6 +1,7 @@
 """Attention maps of any model, also where a fused kernel computes none."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -57,9 +58,12 @@ def capture(
         a list of these where the module has attended several times.
 
     Raises:
-        SiteError: no attention module; one that looks like attention and has no adapter, by name; or maps that would
-            not fit into memory.
+        SiteError: no attention module, or maps that would not fit into memory.
         ArgumentError: an unknown stage, or heads or queries that a module does not have.
+
+    Warns:
+        UserWarning: a module looks like attention and no adapter knows its class; not with ``where``. ``notes`` names
+            it in any case.
 
     Example:
         >>> import torch, dropkey
@@ -72,9 +76,8 @@ def capture(
     check_stage(stage)
     unknown = unknown_attention(model)
     if unknown and where is None:
-        raise SiteError(
-            f"cannot capture {', '.join(unknown)}: make the class known with dropkey.register, or choose the modules "
-            "to capture with where"
+        warnings.warn(
+            f"not captured, since no adapter knows its class: {', '.join(unknown)}; see dropkey.register", stacklevel=3
         )
     names = unwrapped_names(model)
     chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]

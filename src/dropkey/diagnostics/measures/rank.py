@@ -23,13 +23,8 @@ def effective_rank(attn: Tensor) -> Tensor:
 
     Source: Roy and Vetterli, 2007, "The effective rank".
     """
-    wide = attn.to(torch.float64)
-    if wide.shape[-2] > wide.shape[-1]:
-        wide = wide.mT
-    # Eigenvalues of the Gram matrix are the squares, and several times cheaper; in float64 what they lose is far below
-    # what the entropy shows.
-    squares = torch.linalg.eigvalsh(wide @ wide.mT).clamp(min=0)
-    values = squares.sqrt()
+    # In float64: rounding errors of many small singular values would add up to a direction that is not there.
+    values = torch.linalg.svdvals(attn.to(torch.float64))
     shares = values / values.sum(-1, keepdim=True)
     rank: Tensor = torch.special.entr(shares).sum(-1).exp()
     return rank.to(attn.dtype)
