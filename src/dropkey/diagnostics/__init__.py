@@ -11,6 +11,7 @@ from dropkey.diagnostics.measures.similarity import (
     similar_blocks,
 )
 from dropkey.diagnostics.measures.sinks import Sink, prefix_share, strongest_sink
+from dropkey.ops.map_similarity import map_similarity
 
 __all__ = [
     "Sink",
@@ -21,6 +22,7 @@ __all__ = [
     "entropy",
     "feature_similarity",
     "head_similarity",
+    "map_similarity",
     "peak",
     "prefix_share",
     "rollout",
