@@ -12,7 +12,7 @@ import torch
 
 from dropkey.adapters.apply import apply
 from dropkey.adapters.maps import attention_maps
-from dropkey.ops.map_similarity import map_similarity, similar_blocks
+from dropkey.diagnostics import map_similarity, similar_blocks
 from dropkey.ops.reattention import HeadMixing
 from dropkey.regularizers import DropKey
 from dropkey.tasks.run_folder import RunFolder

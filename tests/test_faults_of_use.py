@@ -14,9 +14,10 @@ from torchvision.models import SwinTransformer
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import dropkey
-from dropkey.adapters import handle as handle_module
+from dropkey.adapters import filling
 from dropkey.adapters.listeners import recording
 from dropkey.adapters.site import site_of
+from dropkey.adapters.slots import SLOTS
 from dropkey.patterns import PATTERNS
 
 REGULARIZERS = [dropkey.DropKey(0.3, schedule="constant"), dropkey.AttentionDropout(0.3), dropkey.ReAttention()]
@@ -212,8 +213,8 @@ def test_a_class_that_cannot_be_subclassed_leaves_nothing_behind(images, cls):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_half_way_leaves_nothing_behind(images, regularizer, step, error, monkeypatch):
     model, plain = tiny_vit(depth=3, attn_drop_rate=0.25), tiny_vit(depth=3, attn_drop_rate=0.25)
-    slot_class = handle_module._SLOTS[type(regularizer)]
-    holder = {"swap_in": handle_module, "settle": handle_module.own_dropout, "put_in": slot_class}[step]
+    slot_class = SLOTS[type(regularizer)]
+    holder = {"swap_in": filling, "settle": filling.own_dropout, "put_in": slot_class}[step]
     real, calls = getattr(holder, step), []
 
     def fails_second(*args):

@@ -45,8 +45,14 @@ __all__ = [
 ]
 
 
+# Imported when they are first asked for: dropkey.models needs timm, and the rest would make the import slower.
+_LATER = {"capture": "dropkey.diagnostics.capture", "diagnose": "dropkey.diagnostics.diagnose"}
+
+
 def __getattr__(name: str) -> Any:
-    """Import ``dropkey.models`` when it is first asked for: it needs timm, which nothing else here does."""
-    if name == "models":
-        return importlib.import_module("dropkey.models")
+    """Import what is not needed by everybody when it is first asked for."""
+    if name in ("models", "diagnostics"):
+        return importlib.import_module(f"dropkey.{name}")
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'dropkey' has no attribute {name!r}")

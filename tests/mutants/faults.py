@@ -32,6 +32,8 @@ MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 CORE = "tests/test_core_faults.py"
+MEASURES = "tests/diagnostics/test_measures.py"
+CAPTURE = "tests/diagnostics/test_capture.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -350,10 +352,10 @@ FAULTS = [
     ),
     Fault(
         "similar by rows for columns",
-        "ops/map_similarity.py",
+        "diagnostics/measures/similarity.py",
         "dim=2) > threshold",
         "dim=3) > threshold",
-        "tests/ops/test_map_similarity.py",
+        MEASURES,
     ),
     Fault(
         "kept rows of the first image for all",

@@ -16,6 +16,7 @@ from dropkey.adapters.heads import HEAD_COUNTS, num_heads_of
 from dropkey.adapters.registry import entry_for
 from dropkey.adapters.routing import Routing
 from dropkey.adapters.site import Site, attach, detach, site_of, without_site
+from dropkey.adapters.tap import listens_to, tapped
 from dropkey.adapters.token_selection import forward_selected
 from dropkey.adapters.transformers import implementation_problem
 from dropkey.errors import SiteError, first_line
@@ -111,7 +112,8 @@ def _make_site_class(base: type[nn.Module]) -> type[nn.Module]:
         if symbol is not None:
             return _call_of_whole(symbol, self, args, kwargs)
         if not acts:
-            return base.forward(self, *args, **kwargs)
+            run = tapped if listens_to(site) else base.forward
+            return run(self, *args, **kwargs)
         return _acting(base, self, site, *_forbid_other_windows(site, args, kwargs))
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from dropkey.adapters.kinds import kind_by_place, part_of
 from dropkey.adapters.names import shown
 from dropkey.adapters.registry import entry_for, reason_to_leave
 
-__all__ = ["Found", "attention_modules", "left_alone", "unknown_attention"]
+__all__ = ["Found", "attention_modules", "block_path", "left_alone", "unknown_attention"]
 
 _LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 # timm's parallel blocks keep several attentions of one block in a list of this name.
@@ -51,10 +51,8 @@ def attention_modules(model: nn.Module) -> list[Found]:
     found = []
     for (name, around, entry), part in zip(places, parts, strict=True):
         kind = kind_by_place(entry.kind, name, around, part if "decoder" in parts else None)
-        if kind == "pool" and blocks:
-            block_index = len(blocks) - 1
-        else:
-            block_index = blocks.setdefault(_block_path(name), len(blocks))
+        is_pool = kind == "pool" and bool(blocks)
+        block_index = len(blocks) - 1 if is_pool else blocks.setdefault(block_path(name), len(blocks))
         found.append(Found(name, around[0], replace(entry, kind=kind), block_index, *_geometry(entry, around)))
     return found
 
@@ -126,8 +124,8 @@ def _inside(name: str, outer: str) -> bool:
     return name != outer and (outer == "" or name.startswith(outer + "."))
 
 
-def _block_path(name: str) -> str:
-    """Path up to the last number that counts blocks."""
+def block_path(name: str) -> str:
+    """Return the path up to the last number that counts blocks."""
     parts = name.split(".")
     for place in range(len(parts) - 1, 0, -1):
         if parts[place].isdigit() and parts[place - 1] not in _LISTS_INSIDE_A_BLOCK:

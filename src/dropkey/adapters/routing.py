@@ -74,17 +74,35 @@ class Routing(TorchFunctionMode):
         self._refuse_inner_checkpoint()
         if is_autocasting(query.device.type):
             query, key, value, attn_mask = autocast_like_sdpa(query, key, value, attn_mask)
-        layout = self._layout(query)
+        layout = self._layout_of_query(query)
         if layout == "bh":
             call = self._call(query, key, value, attn_mask, is_causal, scale, enable_gqa)
             return self.site.attend(self.forward_pass, call, dropout_p)
+        call = self._folded_call(layout, query, key, value, attn_mask, is_causal, scale)
+        out = self.site.attend(self.forward_pass, call, dropout_p)
+        return unfold(out, layout, _num_windows(query, layout))
+
+    def _layout_of_query(self, query: Tensor) -> str:
+        layout = self._layout(query)
         if layout is None:
             raise SiteError(
                 f"{self.site.label} calls attention on a query of shape {tuple(query.shape)}, but only (batch, heads, "
                 "tokens, head_dim) is known here: register the class with layout='b' if that is (batch * heads, "
                 "tokens, head_dim)"
             )
-        # Other layouts become (batch, heads, tokens, head_dim), with the mask written out.
+        return layout
+
+    def _folded_call(
+        self,
+        layout: str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+        scale: float | Tensor | None,
+    ) -> AttentionCall:
+        """Return a call of another layout as (batch, heads, tokens, head_dim), with the mask written out."""
         try:
             lengths = query.shape[-2], key.shape[-2]
             attn_mask, is_causal = dense_bias(attn_mask, is_causal, lengths, query.device)
@@ -97,8 +115,7 @@ class Routing(TorchFunctionMode):
                 f"{tuple(query.shape)}: {first_line(error)}"
             ) from None
         q, k, v = (self._fold(tensor, layout) for tensor in (query, key, value))
-        out = self.site.attend(self.forward_pass, self._call(q, k, v, attn_mask, is_causal, scale, True), dropout_p)
-        return unfold(out, layout, _num_windows(query, layout))
+        return self._call(q, k, v, attn_mask, is_causal, scale, True)
 
     def _call(
         self,
@@ -121,17 +138,26 @@ class Routing(TorchFunctionMode):
             refuse_inner_checkpoint(self.site)
 
     def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        found = self._logits_of(func, args, kwargs)
+        if found is None:
+            return func(*args, **kwargs)
+        logits, layout = found
+        self._refuse_inner_checkpoint()
+        attn = self.site.attend_logits(self.forward_pass, self._fold(logits, layout))
+        attn = unfold(attn, layout, _num_windows(logits, layout))
+        self.weights = attn if self.site.replaces_dropout else None
+        return attn
+
+    def _logits_of(
+        self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, str] | None:
+        """Return the logits of a softmax over keys in the type that it gives, and their layout; None if it is none."""
         given = dict(zip(_SOFTMAXES[func], args, strict=False)) | kwargs
         logits: Tensor = given["input"]
         layout = self._layout(logits)
         if layout is None or given.get("dim") not in (-1, logits.dim() - 1) or "out" in given:
-            return func(*args, **kwargs)
-        self._refuse_inner_checkpoint()
-        wide = logits.to(given.get("dtype") or logits.dtype)
-        attn = self.site.attend_logits(self.forward_pass, self._fold(wide, layout))
-        attn = unfold(attn, layout, _num_windows(logits, layout))
-        self.weights = attn if self.site.replaces_dropout else None
-        return attn
+            return None
+        return logits.to(given.get("dtype") or logits.dtype), layout
 
     def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
         """Let a module write its window mask with forbidden keys in place of its finite number."""

@@ -55,6 +55,7 @@ class Site:
     slots: tuple[Slot, ...] = ()  # in the order of their stages
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     listeners: tuple[Listener, ...] = ()  # see listeners.py
+    num_told: int = 0  # attention calls that they were told of
     passes: PassMemory = field(default_factory=PassMemory)
     calls_per_pass: int | None = None  # attention calls of the last pass in which something acted, once there was one
 
@@ -75,6 +76,11 @@ class Site:
     def backend(self) -> str:
         """What runs attention: "auto", unless a slot was given another one."""
         return next((slot.backend for slot in self.slots if slot.backend != "auto"), "auto")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a listener hears forward passes in which nothing acts, too."""
+        return any(listener.always for listener in self.listeners)
 
     @property
     def wants_maps(self) -> bool:
@@ -109,8 +115,8 @@ class Site:
         return [slot for slot in self.slots if slot.acts(training)]
 
     def acts(self, training: bool) -> bool:
-        """Say whether any slot changes a forward pass of the module in this mode, or a listener hears all of them."""
-        return bool(self.acting(training)) or any(listener.always for listener in self.listeners)
+        """Say whether any slot changes a forward pass of the module in this mode."""
+        return bool(self.acting(training))
 
     def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
         """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
@@ -167,7 +173,7 @@ class Site:
         if mixer is not None:
             mixed = out + mixer.change(at, attn).to(logits.dtype)
         result = out if mixed is None else mixed
-        self._tell(at, slots, Attended(out, mixed, attn, result))
+        self._tell(at, slots, Attended(out, mixed, attn, result), of_logits=True)
         return result
 
     def _enter(self, forward_pass: ForwardPass, call: AttentionCall, maps_per_mask: int) -> tuple[SiteCall, list[Slot]]:
@@ -189,7 +195,7 @@ class Site:
             return ModuleDropout(own_rate)
         return dropper
 
-    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended) -> None:
+    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended, of_logits: bool = False) -> None:
         if not self.listeners:
             return
         attn, attn_map = attended.attn, attended.attn_map
@@ -199,10 +205,12 @@ class Site:
             attn_map = weights(at.call, at.call.keep())
         drops = any(slot.drops for slot in slots)
         shared, mixed = self.entry.one_mask, attended.mixed
-        self.tell(Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map))
+        record = Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map)
+        self.tell(record._replace(of_logits=of_logits))
 
     def tell(self, record: Record) -> None:
         """Let every listener hear of a call."""
+        self.num_told += 1
         for listener in self.listeners:
             listener.heard(record)
 

@@ -13,7 +13,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
+from dropkey.adapters.record import Record
 from dropkey.adapters.site import site_of
+from dropkey.adapters.tap import listens_to
 from dropkey.errors import ArgumentError
 from dropkey.models.patch_grid import PatchGrid
 from dropkey.models.registration import cfgs_without_weights, register_family
@@ -84,12 +86,18 @@ class DeepAttention(Attention):
         rate = self.attn_drop.p if self.training else 0.0
         call = AttentionCall(q, k, v, None, False, self.scale, None)
         site = site_of(self)
-        if not rate and not (site and site.acts(self.training)) and refuses(call, self.reattention) is None:
+        needs_maps = rate or (site and (site.acts(self.training) or site.wants_maps))
+        if not needs_maps and refuses(call, self.reattention) is None:
             mixed = attend_mixed(call, self.reattention, factor=self.map_scale)
+            if site and listens_to(site):
+                site.tell(Record(call, mixed, drops=False))
             return self._project(mixed)
         attn = self.attn_drop((self.scale * q @ k.mT).softmax(dim=-1))
-        maps = self.map_scale * self.reattention(attn)
-        return self._project(maps.to(v.dtype) @ v)
+        return self._project(self.mix_maps(attn).to(v.dtype) @ v)
+
+    def mix_maps(self, attn: Tensor) -> Tensor:
+        """Return what the values are multiplied with, of attention weights (B, H, N, N)."""
+        return attn if self.reattention is None else self.map_scale * self.reattention(attn)
 
     def _project(self, out: Tensor) -> Tensor:
         projected: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))

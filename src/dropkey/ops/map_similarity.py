@@ -1,4 +1,4 @@
-"""How alike the attention maps of consecutive blocks are: a loss against attention collapse, and a measure of it."""
+"""How alike the attention maps of consecutive blocks are: a loss against attention collapse."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from dropkey.errors import ArgumentError
 
-__all__ = ["map_similarity", "similar_blocks"]
+__all__ = ["map_similarity"]
 
 
 def map_similarity(maps: Sequence[Tensor], num_pairs: int | None = None) -> Tensor:
@@ -42,23 +42,3 @@ def map_similarity(maps: Sequence[Tensor], num_pairs: int | None = None) -> Tens
         raise ArgumentError(f"{wanted} pairs of consecutive maps need {wanted + 1} maps or more, got {len(maps)}")
     pairs = itertools.pairwise(maps[: wanted + 1])
     return torch.stack([cosine_similarity(one, other, dim=1).mean() for one, other in pairs]).mean()
-
-
-def similar_blocks(maps: Sequence[Tensor], threshold: float = 0.5, share: float = 0.9) -> list[bool]:
-    """Return which blocks attend as the block before does: the measure of attention collapse.
-
-    Two maps are compared by the columns of each image, head and key: how much every query attends to that key. Heads
-    are compared in their order: two blocks that do the same with other heads do not count as similar.
-
-    Args:
-        maps: of each block, in order: (B, H, Nq, Nk), all of one shape.
-        threshold: cosine similarity above which two columns are alike, in [-1, 1].
-        share: two blocks are similar if more than this share of their columns are alike, in [0, 1].
-
-    Returns:
-        One bool for each block but the first.
-
-    Source: Zhou et al., DeepViT, 2021 (arXiv 2103.11886). Its threshold is not given: choose several.
-    """
-    alike = (cosine_similarity(one, other, dim=2) > threshold for one, other in itertools.pairwise(maps))
-    return [columns.double().mean().item() > share for columns in alike]

@@ -1,9 +1,12 @@
 """Batch statistics under activation checkpointing: counted in the forward pass, not again when it is recomputed."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["count_batch", "counts_batches", "is_recomputing", "normalize_once"]
+__all__ = ["count_batch", "counts_batches", "is_recomputing", "normalize_once", "uncounted"]
 
 
 def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
@@ -27,6 +30,19 @@ def normalize_once(norm: nn.Module, x: Tensor) -> Tensor:
         return _run(norm, x)
     finally:
         norm._buffers.update(kept)
+
+
+@contextlib.contextmanager
+def uncounted(module: nn.Module) -> Iterator[None]:
+    """Let a module run once more on what it has seen: its buffers, running statistics among them, stay as they are."""
+    kept = [(each, dict(each._buffers)) for each in module.modules()]
+    for each, buffers in kept:
+        each._buffers.update({name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()})
+    try:
+        yield
+    finally:
+        for each, buffers in kept:
+            each._buffers.update(buffers)
 
 
 def count_batch(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
