@@ -15,8 +15,8 @@ from dropkey.adapters.maps import attention_maps
 from dropkey.diagnostics import map_similarity, similar_blocks
 from dropkey.ops.reattention import HeadMixing
 from dropkey.regularizers import DropKey
-from dropkey.tasks.run_folder import RunFolder
-from dropkey.tasks.trained import load_run
+from dropkey.runs.run_folder import RunFolder
+from dropkey.tasks.loading import load_run
 
 NUM_IMAGES = 256
 THRESHOLDS = (0.5, 0.7, 0.9)

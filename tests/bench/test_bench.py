@@ -109,11 +109,11 @@ def test_bench_model(capsys):
         (["attention", "--shape", "1,2,0,4"], "four numbers B,H,N,D"),
         (["attention", "--dtype", "int8"], "--dtype must be"),
         (["attention", "--pattern", "block"], "--pattern must be one of element, column, token"),
-        (["attention", "--drop-ratio", "0"], "--drop-ratio must be above 0"),
-        (["attention", "--drop-ratio", "2"], "drop_ratio must be in"),
-        (["attention", "--rounds", "0"], "--rounds must be 1 or more"),
+        (["attention", "--drop-ratio", "0"], "--drop-ratio must be a number in (0, 1), got 0"),
+        (["attention", "--drop-ratio", "2"], "--drop-ratio must be a number in (0, 1), got 2"),
+        (["attention", "--rounds", "0"], "--rounds must be a whole number, 1 or more"),
         (["model", "--model", "vit_smal"], "timm has no model 'vit_smal'"),
-        (["model", "--batch-size", "0"], "--batch-size must be 1 or more"),
+        (["model", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     ],
 )
 def test_bad_options(arguments, message, capsys):

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from dropkey.cli import main
-from dropkey.tasks.classification import Classification
+from dropkey.tasks.classification.module import Classification
 
 
 def image_tree(root, classes=("cat", "dog"), per_class=3, size=8):
@@ -28,37 +28,49 @@ SWIN = ["--model", "swin_tiny_patch4_window7_224", "--regularizer", "none"]
 BAD_OPTIONS = {
     "no such subcommand": (["trian"], "did you mean 'train'"),
     "no such option": (["train", "--drop-ration", "0.1"], "did you mean '--drop-ratio'"),
-    "ratio of 1.2": (["train", "--drop-ratio", "1.2"], "drop_ratio must be in [0, 1)"),
-    "ratio is a word": (["train", "--drop-ratio", "much"], "--drop-ratio takes a number, got much"),
-    "negative ratio": (["train", "--drop-ratio", "-0.1"], "drop_ratio must be in [0, 1)"),
+    "ratio of 1.2": (["train", "--drop-ratio", "1.2"], "--drop-ratio must be a number in [0, 1), got 1.2"),
+    "ratio is a word": (["train", "--drop-ratio", "much"], "--drop-ratio must be a number in [0, 1), got much"),
+    "negative ratio": (["train", "--drop-ratio", "-0.1"], "--drop-ratio must be a number in [0, 1)"),
     "unknown model": (["train", "--model", "vit_mini_patch2_9"], "did you mean 'vit_mini_patch2_8'"),
     "model without attention": (["train", "--model", "resnet18"], "no attention that dropkey knows"),
     "unknown data": (["train", "--data", "digit"], "did you mean 'digits'"),
-    "unknown regularizer": (["train", "--regularizer", "dropky"], "--regularizer takes one of none, dropout,"),
+    "unknown regularizer": (
+        ["train", "--regularizer", "dropky"],
+        "got dropky; did you mean 'dropkey'",
+    ),
     "unknown schedule": (["train", "--schedule", "linear"], "did you mean 'linear_decay'"),
     "schedule of wrong length": (["train", "--schedule", "0.3,0.1"], "4 blocks"),
-    "schedule of wrong ratios": (["train", "--schedule", "0.3,1.1"], "drop_ratio must be in [0, 1)"),
+    "schedule of wrong ratios": (["train", "--schedule", "0.3,1.1"], "--schedule: drop_ratio must be in [0, 1)"),
     "schedule half a list": (["train", "--schedule", "0.3,x"], "--schedule"),
     "unknown pattern": (["train", "--pattern", "blok"], "did you mean 'block'"),
-    "even window": (["train", "--pattern", "block", "--window-size", "2"], "window_size must be an odd number"),
-    "window without block": (["train", "--window-size", "3"], "--window-size belongs to"),
-    "no epochs": (["train", "--epochs", "0"], "--epochs must be 1 or more"),
-    "half an epoch": (["train", "--epochs", "0.5"], "--epochs takes a whole number, got 0.5"),
-    "empty batch": (["train", "--batch-size", "0"], "--batch-size must be 1 or more"),
-    "learning rate of 0": (["train", "--lr", "0"], "--lr must be above 0"),
-    "negative decay": (["train", "--weight-decay", "-1"], "--weight-decay must be 0 or more"),
+    "even window": (["train", "--pattern", "block", "--window-size", "2"], "--window-size must be an odd number"),
+    "window without block": (
+        ["train", "--window-size", "3"],
+        "acts only with --pattern block or cross",
+    ),
+    "no epochs": (["train", "--epochs", "0"], "--epochs must be a whole number, 1 or more"),
+    "half an epoch": (["train", "--epochs", "0.5"], "--epochs must be a whole number, 1 or more, got 0.5"),
+    "empty batch": (["train", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
+    "learning rate of 0": (["train", "--lr", "0"], "--lr must be a number above 0"),
+    "negative decay": (["train", "--weight-decay", "-1"], "--weight-decay must be a number, 0 or more"),
     "too many fine-tuning epochs": (["train", "--epochs", "2", "--finetune-epochs", "3"], "--finetune-epochs"),
-    "smoothing of 1": (["train", "--label-smoothing", "1"], "--label-smoothing must be in [0, 1)"),
-    "size that is no multiple": (["train", "--img-size", "9"], "patches of 2"),
-    "model arguments that are none": (["train", "--model-kwargs", "depth"], "takes name=value with commas between"),
+    "smoothing of 1": (["train", "--label-smoothing", "1"], "--label-smoothing must be a number in [0, 1)"),
+    "size that is no multiple": (
+        ["train", "--img-size", "9"],
+        "not a multiple of the patch size (2)",
+    ),
+    "model arguments that are none": (["train", "--model-kwargs", "depth"], "takes name=value, got 'depth'"),
     "model arguments said elsewhere": (["train", "--model-kwargs", "img_size=8"], "--img-size"),
     "model arguments it has not": (["train", "--model-kwargs", "deph=2"], "unexpected keyword argument 'deph'"),
     "odd batch for mixup": (["train", "--mixup", "0.2", "--batch-size", "7"], "must be even"),
     "two sources of weights": (["train", "--pretrained", "--weights", "w.pth"], "leave one out"),
     "missing weights": (["train", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-    "endless learning rate": (["train", "--lr", "inf"], "--lr takes a number, got inf"),
-    "average that never moves": (["train", "--ema", "1"], "--ema must be in [0, 1)"),
-    "re-attention of some": (["train", "--re-attention", "some"], "--re-attention takes all or a number of blocks"),
+    "endless learning rate": (["train", "--lr", "inf"], "--lr must be a number above 0, got inf"),
+    "average that never moves": (["train", "--ema", "1"], "--ema must be a number in [0, 1)"),
+    "re-attention of some": (
+        ["train", "--re-attention", "some"],
+        "must be none, all, or a number of blocks",
+    ),
     "re-attention of too many": (["train", "--re-attention", "9"], "needs 9 blocks"),
     "imagenet without a folder": (["train", "--data", "imagenet"], "--data-dir"),
     "imagenet that is not there": (["train", "--data", "imagenet", "--data-dir", "."], "image-net.org"),
@@ -67,10 +79,10 @@ BAD_OPTIONS = {
     "average of shards": (["train", "--strategy", "fsdp", "--ema", "0.9"], "--ema averages whole models"),
     "scaled gradients of shards": (["train", "--strategy", "fsdp", "--precision", "16-mixed"], "takes bf16-mixed"),
     "alike maps of windows": (["train", *SWIN, "--map-similarity-loss", "0.1"], "this SwinTransformer has none"),
-    "negative weight": (["train", "--map-similarity-loss", "-1"], "--map-similarity-loss must be 0 or more"),
+    "negative weight": (["train", "--map-similarity-loss", "-1"], "--map-similarity-loss must be a number, 0 or more"),
     "evaluate nothing": (["evaluate"], "name"),
-    "evaluate a folder that is no run": (["evaluate", "."], "no run folder"),
-    "compare without a seed": (["compare", "--seeds", "0"], "--seeds must be 1 or more"),
+    "evaluate a folder that is no run": (["evaluate", "."], "not a run folder"),
+    "compare without a seed": (["compare", "--seeds", "0"], "--seeds must be a whole number, 1 or more"),
     "compare an unknown arm": (["compare", "--arms", "dropky"], "the arm 'dropky'"),
     "folder without a folder": (["train", "--data", "folder"], "--data-dir"),
     "digits from a folder": (["train", "--data-dir", "nowhere"], "--data folder"),
@@ -80,7 +92,7 @@ BAD_OPTIONS = {
     "verify nothing": (["verify"], "name"),
     "verify unknown model": (["verify", "vit_tiny_patch16_223"], "did you mean"),
     "verify a model without attention": (["verify", "resnet18"], "no attention that dropkey knows"),
-    "verify a folder that is no run": (["verify", "."], "no run folder"),
+    "verify a folder that is no run": (["verify", "."], "neither a run folder nor a model"),
 }
 
 
@@ -279,7 +291,11 @@ def test_a_mistake_of_ours_is_not_hidden(images, tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
-    for name in [name for name in sys.modules if name.startswith("dropkey.tasks.training")]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith(("dropkey.runs.training", "dropkey.runs.module", "dropkey.runs.prepared", "dropkey.tasks"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["train", "--epochs", "1"]) == 2
     check_one_line(capsys.readouterr().err, "pip install 'dropkey[train]'")

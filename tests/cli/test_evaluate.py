@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dropkey.cli import main
-from dropkey.tasks.checkpoints import read_checkpoint
+from dropkey.runs.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -59,13 +59,13 @@ def test_a_timm_name_with_the_weights_of_the_run_gives_the_same(run, tmp_path):
         (["runs/nowhere"], "no folder runs/nowhere: give the folder of a run"),
         (["vit_mini_patch2_8"], "--weights FILE or --pretrained"),
         (["vit_mini_patch2_8", "--weights", "none.pth"], "no weights file"),
-        (["vit_mini_patch2_8", "--checkpoint", "best"], "--checkpoint is not for the timm model"),
-        (["RUN", "--data", "cifar10"], "--data is not for the run"),
-        (["RUN", "--weights", "none.pth"], "--weights is not for the run"),
-        (["RUN", "--pretrained"], "--pretrained is not for the run"),
-        (["RUN", "--img-size", "16"], "--img-size is not for the run"),
-        (["RUN", "--regularizer", "dropkey"], "--regularizer is not for the run"),
-        (["RUN", "--drop-ratio", "0.3"], "--drop-ratio is not for the run"),
+        (["vit_mini_patch2_8", "--checkpoint", "best"], "--checkpoint acts only with the folder of a run"),
+        (["RUN", "--data", "cifar10"], "--data acts only with the name of a model"),
+        (["RUN", "--weights", "none.pth"], "--weights acts only with the name of a model"),
+        (["RUN", "--pretrained"], "--pretrained acts only with the name of a model"),
+        (["RUN", "--img-size", "16"], "--img-size acts only with the name of a model"),
+        (["RUN", "--regularizer", "dropkey"], "--regularizer acts only with the name of a model"),
+        (["RUN", "--drop-ratio", "0.3"], "--drop-ratio acts only with the name of a model"),
         (["RUN", "--monte-carlo", "1"], "--monte-carlo must be 2 or more"),
         (["RUN", "--occlusion", "half"], "--occlusion"),
         (["RUN", "--occlusion", "2"], "--occlusion shares must be in [0, 1]"),

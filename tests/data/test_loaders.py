@@ -44,5 +44,5 @@ def test_processes_share_evaluation_and_stay_in_step(count, world_size, batch_si
 
 
 def test_fewer_images_than_processes():
-    with pytest.raises(RunError, match="1 images to evaluate are too few for 2 processes"):
+    with pytest.raises(RunError, match=r"too few examples to evaluate \(1\) for 2 processes"):
         validation_labels(1, 0, 2, 4)

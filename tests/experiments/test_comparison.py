@@ -12,7 +12,7 @@ from dropkey.cli import main
 from dropkey.experiments import comparison as module
 from dropkey.experiments.chart import Line, line_chart
 from dropkey.experiments.statistics import paired_difference
-from dropkey.tasks.interruption import Interrupted
+from dropkey.runs.interruption import Interrupted
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -57,16 +57,16 @@ def test_running_again_trains_nothing(root, monkeypatch, capsys):
 def test_it_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
     trained, once = [], module.run_once
 
-    def run_once(config, path):
+    def run_once(config):
         if len(trained) == 2:
             raise Interrupted
-        trained.append(path)
-        return once(config, path)
+        trained.append(config)
+        return once(config)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_once", run_once)
         assert main([*COMMAND, "--output", str(tmp_path / "c")]) == 130
-    assert "goes on where this stopped" in capsys.readouterr().err
+    assert "resumes where this stopped" in capsys.readouterr().err
     assert main([*COMMAND, "--output", str(tmp_path / "c")]) == 0
     assert "2 of 6 runs are finished already" in capsys.readouterr().out
     one, other = (json.loads((folder / "results.json").read_text()) for folder in (root, tmp_path / "c"))
@@ -145,7 +145,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     ("arms", "named"),
     [
         (["dropky"], "the arm 'dropky'"),
-        (["dropkey:drop-ratio=1.2"], "drop_ratio must be in [0, 1)"),
+        (["dropkey:drop-ratio=1.2"], "--drop-ratio must be a number in [0, 1), got 1.2"),
         (["dropkey:ratio=0.3"], "--ratio"),
         (["dropkey:0.3"], "'0.3' where an option=value"),
         (["dropkey:seed=3"], "'seed=3' where an option=value"),

@@ -80,7 +80,7 @@ def stopped(process, root, stop, when):
     stop(process)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert err.splitlines() == ["dropkey: interrupted; the same command goes on where this stopped"]
+    assert err.splitlines() == ["dropkey: interrupted; the same command resumes where this stopped"]
     wait_for_end_of_group(process.pid)
     halves = [path for path in root.glob("*/*/checkpoints/last.ckpt") if not ended(path.parent.parent)]
     assert all(path.stat().st_mtime >= before for path in halves)  # saved when it was asked to stop

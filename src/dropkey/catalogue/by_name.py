@@ -54,10 +54,11 @@ def build(name: str, img_size: int | None, batch_size: int) -> Trial:
 
 def build_timm(name: str, img_size: int | None, batch_size: int, **kwargs: Any) -> Trial:
     """Build a timm model; ``kwargs`` are more for its constructor."""
-    from dropkey.tasks.networks import build_network, image_format_of
+    from dropkey.data.augmentation import ImageFormat
+    from dropkey.models.timm_network import build_network
 
     network = build_network(name, num_classes=10, img_size=img_size, **kwargs)
-    return Trial(network, {"": images(image_format_of(network, img_size).img_size, batch_size)})
+    return Trial(network, {"": images(ImageFormat.of(network, img_size or 0).img_size, batch_size)})
 
 
 def _timm() -> _Library:

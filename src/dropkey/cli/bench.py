@@ -1,14 +1,16 @@
 """``dropkey bench attention`` and ``dropkey bench model``."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
-from dropkey.schedules import check_drop_ratio
+from dropkey.runs.numbers import NonNegativeInt, OpenUnitInterval, PositiveInt
+from dropkey.runs.options import Options, option
 
 __all__ = ["run"]
 
@@ -31,53 +33,17 @@ def run(arguments: Sequence[str]) -> int:
     kind, rest = arguments[0], arguments[1:]
     if kind not in _KINDS:
         raise ArgumentError(f"bench has no {kind!r}{did_you_mean(kind, _KINDS)}; known: {', '.join(_KINDS)}")
-    options = _parser(kind).read(rest)
-    rows = _attention(options) if kind == "attention" else _model(options)
-    _report(rows, options, " ".join(["dropkey bench", *arguments]))
-    return DONE
-
-
-def _parser(kind: str) -> Parser:
+    options_class = {"attention": AttentionBench, "model": ModelBench}[kind]
     parser = Parser(f"dropkey bench {kind}", f"Measure {_KINDS[kind]}, side by side on this machine.")
-    parser.add_argument("--drop-ratio", type=float, default=0.3, help="share of keys or weights dropped")
-    parser.add_argument("--threads", type=int, default=None, help="threads on the CPU; torch's own number by default")
-    parser.add_argument("--output", type=str, default=None, help="JSON file to write; a plot goes beside it")
-    if kind == "model":
-        parser.add_argument("--model", type=str, default="vit_small_patch16_224", help="timm name")
-        parser.add_argument("--batch-size", type=int, default=16, help="images a step")
-        parser.add_argument("--rounds", type=int, default=7, help="timed rounds; the median is reported")
-        return parser
-    parser.add_argument(
-        "--shape", type=str, default=None, help="B,H,N,D with commas between; four usual ones by default"
-    )
-    parser.add_argument("--dtype", type=str, default="float32", help="float32, bfloat16 or float16")
-    parser.add_argument("--pattern", type=str, default="element", help=f"one of {', '.join(_without_grid())}")
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds; the median is reported")
-    parser.add_argument("--compiled", action="store_true", help="also the paper's two lines under torch.compile")
-    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    return parser
+    parser.add_options(options_class)
+    options = options_class(**parser.read(rest).of(options_class))
+    if options.threads:
+        import torch
 
-
-def _attention(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    _check(options)
-    if options["dtype"] not in ("float32", "bfloat16", "float16"):
-        raise ArgumentError(f"--dtype must be float32, bfloat16 or float16, got {options['dtype']!r}")
-    patterns = _without_grid()
-    if options["pattern"] not in patterns:
-        hint = "" if options["pattern"] in PATTERNS else did_you_mean(options["pattern"], patterns)
-        raise ArgumentError(f"--pattern must be one of {', '.join(patterns)}, got {options['pattern']!r}{hint}")
-    shapes = _shape(options["shape"])
-    from dropkey.bench.attention import SHAPES, bench_attention
-
-    return bench_attention(
-        SHAPES if shapes is None else shapes,
-        dtype=options["dtype"],
-        drop_ratio=options["drop_ratio"],
-        pattern=options["pattern"],
-        rounds=options["rounds"],
-        compiled=options["compiled"],
-        memory=not options["no_memory"],
-    )
+        torch.set_num_threads(options.threads)
+    rows = _attention(options) if isinstance(options, AttentionBench) else _model(options)
+    _report(rows, options.output, " ".join(["dropkey bench", *arguments]))
+    return DONE
 
 
 def _without_grid() -> dict[str, type[Pattern]]:
@@ -85,46 +51,84 @@ def _without_grid() -> dict[str, type[Pattern]]:
     return {name: pattern for name, pattern in PATTERNS.items() if not pattern.needs_grid}
 
 
-def _model(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    _check(options)
-    if options["batch_size"] < 1:
-        raise ArgumentError(f"--batch-size must be 1 or more, got {options['batch_size']}")
-    from dropkey.bench.model import bench_model
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchOptions(Options):
+    """Options of every kind of measurement."""
 
-    return bench_model(
-        options["model"], batch_size=options["batch_size"], drop_ratio=options["drop_ratio"], rounds=options["rounds"]
+    drop_ratio: float = option(0.3, "share of keys or weights dropped", kind=OpenUnitInterval)
+    threads: int = option(0, "threads on the CPU", kind=NonNegativeInt, shown="torch's own number")
+    rounds: int = option(7, "timed rounds; the median is reported", kind=PositiveInt)
+    output: str = option("", "JSON file to write", shown="none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelBench(BenchOptions):
+    """Options of ``dropkey bench model``."""
+
+    model: str = option("vit_small_patch16_224", "timm name", group="model")
+    batch_size: int = option(16, "images per step", kind=PositiveInt)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionBench(BenchOptions):
+    """Options of ``dropkey bench attention``."""
+
+    rounds: int = option(15, "timed rounds; the median is reported", kind=PositiveInt)
+    output: str = option("", "JSON file to write; a plot goes beside it", shown="none")
+    shape: str = option("", "B,H,N,D, separated by commas", shown="four usual ones")
+    dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "type of the inputs")
+    pattern: str = option("element", f"one of {', '.join(_without_grid())}")
+    compiled: bool = option(False, "also the paper's two lines under torch.compile")
+    no_memory: bool = option(False, "leave out peak memory")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        patterns = _without_grid()
+        if self.pattern not in patterns:
+            hint = "" if self.pattern in PATTERNS else did_you_mean(self.pattern, patterns)
+            raise ArgumentError(f"--pattern must be one of {', '.join(patterns)}, got {self.pattern!r}{hint}")
+        _shapes(self.shape)
+
+
+def _attention(options: AttentionBench) -> list[dict[str, Any]]:
+    from dropkey.bench.attention import SHAPES, bench_attention
+
+    return bench_attention(
+        _shapes(options.shape) or SHAPES,
+        dtype=options.dtype,
+        drop_ratio=options.drop_ratio,
+        pattern=options.pattern,
+        rounds=options.rounds,
+        compiled=options.compiled,
+        memory=not options.no_memory,
     )
 
 
-def _check(options: Mapping[str, Any]) -> None:
-    if not check_drop_ratio(options["drop_ratio"]):
-        raise ArgumentError("--drop-ratio must be above 0: with 0 there is nothing to compare")
-    for name in ("rounds", "threads"):
-        if options[name] is not None and options[name] < 1:
-            raise ArgumentError(f"--{name} must be 1 or more, got {options[name]}")
-    if options["threads"] is not None:
-        import torch
+def _model(options: ModelBench) -> list[dict[str, Any]]:
+    from dropkey.bench.model import bench_model
 
-        torch.set_num_threads(options["threads"])
+    return bench_model(
+        options.model, batch_size=options.batch_size, drop_ratio=options.drop_ratio, rounds=options.rounds
+    )
 
 
-def _shape(text: str | None) -> list[tuple[int, int, int, int]] | None:
-    if text is None:
-        return None
+def _shapes(text: str) -> list[tuple[int, int, int, int]]:
+    if not text:
+        return []
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise ArgumentError(f"--shape takes four numbers B,H,N,D with commas between, got {text!r}")
+        raise ArgumentError(f"--shape takes four numbers B,H,N,D separated by commas, got {text!r}")
     batch, heads, tokens, dim = map(int, parts)
     return [(batch, heads, tokens, dim)]
 
 
-def _report(rows: list[dict[str, Any]], options: Mapping[str, Any], command: str) -> None:
+def _report(rows: list[dict[str, Any]], output: str, command: str) -> None:
     from dropkey.bench import report
 
     print(report.table(rows))
-    if options["output"] is None:
+    if not output:
         return
-    file = Path(options["output"])
+    file = Path(output)
     try:
         report.write(rows, command, file)
         if any("direction" in row for row in rows):

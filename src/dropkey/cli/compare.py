@@ -8,75 +8,79 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
-from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.cli.options import Given, Parser
+from dropkey.cli.task_option import add_task_options, task_from
 from dropkey.errors import ArgumentError
-from dropkey.tasks.config import TrainConfig, check_ranges, option
+from dropkey.runs.numbers import PositiveInt
+from dropkey.runs.options import Options, flag, idle_because, option
 
 if TYPE_CHECKING:
     from dropkey.experiments.comparison import Arm
+    from dropkey.tasks.task import Task
 
-__all__ = ["CompareConfig", "run"]
+__all__ = ["CompareOptions", "run"]
 
 _DESCRIPTION = (
     "Train several arms with several seeds; end with a table and an HTML page. The options of dropkey train hold for "
-    "all arms. Run again, it goes on where it stopped."
+    "all arms. Run again, it resumes."
 )
 _OF_ONE_RUN = ("seed", "output")
 
 
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
     """Options of ``dropkey compare`` beside those of ``dropkey train``."""
 
     arms: tuple[str, ...] = option(
         ("none", "dropout", "dropkey"),
-        "a regularizer each, with options of its own after colons: dropkey:drop-ratio=0.3:pattern=block; or options "
-        "alone, which leave the regularizer at --regularizer: re-attention=all",
+        "one arm each: REGULARIZER[:option=value...], as in dropkey:drop-ratio=0.3:pattern=block, or options alone, as "
+        "in re-attention=all, to vary the arm of --regularizer",
+        group="comparison",
+        several=tuple,
     )
-    seeds: int = option(3, "runs an arm, with the seeds 0, 1, ...", at_least=1)
-    jobs: int = option(1, "runs at the same time", at_least=1)
-    output: str | None = option(None, "folder of the comparison; by default runs/compare-DATA")
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    seeds: int = option(3, "runs per arm (seeds 0, 1, ...)", group="comparison", kind=PositiveInt)
+    jobs: int = option(1, "runs in parallel", group="comparison", kind=PositiveInt)
+    output: str = option("", "folder of the comparison", group="comparison", shown="runs/compare-DATA")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Train what is not finished, print the table and write the page."""
-    options = _parser().read(arguments)
-    config = CompareConfig(**values_of(CompareConfig, options))
-    base = TrainConfig(**{**values_of(TrainConfig, {**options, "seed": 0}), "output": None})
-    arms = [_arm(text, base) for text in config.arms]
+    task = task_from(arguments)
+    given = _parser(task, arguments).read(arguments)
+    options = CompareOptions(**given.of(CompareOptions))
+    shared = {name: value for name, value in given.of(task.config_class).items() if name not in _OF_ONE_RUN}
+    arms = [_arm(text, task, shared) for text in options.arms]
+    _refuse_idle(arms, [name for name in shared if name in given.asked])
 
     from dropkey.experiments.comparison import Comparison
     from dropkey.experiments.comparison_page import comparison_page
     from dropkey.experiments.comparison_table import arm_rows, as_data, as_text
-    from dropkey.tasks.interruption import Interrupted
-    from dropkey.tasks.run_folder import write_atomically
+    from dropkey.runs.interruption import Interrupted
+    from dropkey.runs.run_folder import write_atomically
 
-    root = Path(config.output or f"runs/compare-{base.data}")
-    comparison = Comparison(root, arms, range(config.seeds))
-    print(f"{len(arms)} arms x {config.seeds} seeds; folder {root}", flush=True)
+    root = Path(options.output or f"runs/compare-{arms[0].config.data}")
+    comparison = Comparison(root, task, arms, range(options.seeds))
+    print(f"{_count(len(arms), 'arm')} x {_count(options.seeds, 'seed')}; folder {root}", flush=True)
     try:
-        results = comparison.run(config.jobs, _say)
+        results = comparison.run(options.jobs, _say)
     except Interrupted:
-        print("dropkey: interrupted; the same command goes on where this stopped", file=sys.stderr)
+        print("dropkey: interrupted; the same command resumes where this stopped", file=sys.stderr)
         return INTERRUPTED
-    rows = arm_rows(results)
-    write_atomically(root / "results.json", (json.dumps(as_data(rows), indent=2) + "\n").encode())
-    write_atomically(root / "report.html", comparison_page(results).encode())
-    print(f"\n{as_text(rows)}\npage: {root / 'report.html'}")
+    rows = arm_rows(results, task.measures)
+    write_atomically(root / "results.json", (json.dumps(as_data(rows, task.measures), indent=2) + "\n").encode())
+    write_atomically(root / "report.html", comparison_page(results, task.measures).encode())
+    print(f"\n{as_text(rows, task.measures)}\npage: {root / 'report.html'}")
     return DONE
 
 
-def _parser() -> Parser:
+def _parser(task: "Task[Any, Any]", arguments: Sequence[str]) -> Parser:
     parser = Parser("dropkey compare", _DESCRIPTION)
-    add_fields(parser, CompareConfig)
-    add_fields(parser, TrainConfig, without=_OF_ONE_RUN)
+    parser.add_options(CompareOptions)
+    add_task_options(parser, task, arguments, without=_OF_ONE_RUN)
     return parser
 
 
-def _arm(text: str, base: TrainConfig) -> "Arm":
+def _arm(text: str, task: "Task[Any, Any]", shared: Mapping[str, Any]) -> "Arm":
     """Read ``dropkey:drop-ratio=0.3``: a regularizer, then options of ``dropkey train``."""
     from dropkey.experiments.comparison import Arm
 
@@ -88,12 +92,24 @@ def _arm(text: str, base: TrainConfig) -> "Arm":
             raise ArgumentError(f"the arm {text!r} has {part!r} where an option=value of dropkey train is expected")
         words += [f"--{key}", value]
     parser = Parser("dropkey compare --arms", _DESCRIPTION)
-    add_fields(parser, TrainConfig, dataclasses.asdict(base))
+    parser.add_options(task.config_class, without=("task", *_OF_ONE_RUN))
     try:
-        values: Mapping[str, Any] = parser.read(words)
-        return Arm(text, TrainConfig(**values_of(TrainConfig, values)))
+        own: Given = parser.read(words)
+        return Arm(text, task.resolve({**shared, **own.values}, own.asked))
     except ArgumentError as error:
         raise ArgumentError(f"the arm {text!r}: {error}") from None
+
+
+def _refuse_idle(arms: Sequence["Arm"], names: Sequence[str]) -> None:
+    """Raise an ArgumentError for the first option, given for all arms, that acts in none."""
+    for name in names:
+        reasons = [idle_because(arm.config, name) for arm in arms]
+        if all(reasons):
+            raise ArgumentError(f"{flag(name)} acts only with {reasons[0]}, which no arm has: leave it out")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _say(line: str) -> None:

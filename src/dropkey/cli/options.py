@@ -1,80 +1,197 @@
-"""Options of a subcommand from a dataclass of plain data, on the command line and in a YAML file."""
+"""Options of a subcommand from the fields of a config: on the command line, in a YAML file, and in the help."""
 
+import argparse
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import yaml
 
 from dropkey.errors import ArgumentError, did_you_mean
+from dropkey.runs.numbers import in_words
+from dropkey.runs.options import flag, options_of, type_of
 
-__all__ = ["Parser", "add_fields", "values_of"]
+__all__ = ["Given", "Parser", "read_file", "text_of"]
+
+Option = dataclasses.Field[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the user said, and nothing else.
+
+    Args:
+        values: by the names of the options.
+        asked: the names of those that must act or be refused. A file may list an option that does not act, as long as
+            it has its default.
+    """
+
+    values: Mapping[str, Any]
+    asked: Collection[str]
+
+    def of(self, config_class: type) -> dict[str, Any]:
+        """Return the values of the options of a config."""
+        names = [field.name for field in options_of(config_class)]
+        return {name: self.values[name] for name in names if name in self.values}
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser whose errors are one line, and that takes no abbreviations.
+    """A parser that returns what was said, with errors of one line, and without abbreviations.
 
-    YAML is read safely: a file can set options and do nothing else.
+    The command line goes before the file that ``--config`` names, wherever it stands.
     """
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
-        self.wanted: dict[str, str] = {}  # what each option takes, in words
-        self.add_argument("--config", action="config", help="YAML file with any of these options")
+        super().__init__(
+            prog=prog, description=description, exit_on_error=False, allow_abbrev=False, formatter_class=_Help
+        )
+        self._options: dict[str, tuple[type, Option]] = {}
+        self._groups: dict[str, Any] = {}
+        self.add_argument("--config", type=str, metavar="FILE", help="YAML file with any of these options")
 
-    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Return the options as a flat mapping, or raise an ArgumentError that names what is wrong."""
+    def add_options(
+        self, config_class: type, defaults: Mapping[str, Any] | None = None, without: Collection[str] = ()
+    ) -> None:
+        """Add the options of a config, under the headings of their groups.
+
+        Args:
+            config_class: its fields are the options: ``data_dir`` becomes ``--data-dir``.
+            defaults: what the help shows where that is not the field's own default.
+            without: names to leave out.
+        """
+        for field in options_of(config_class):
+            if field.metadata["group"] not in self._groups:
+                self._groups[field.metadata["group"]] = self.add_argument_group(field.metadata["group"])
+            if field.name not in without:
+                self._options[field.name] = (config_class, field)
+                self._add(type_of(config_class, field), field, (defaults or {}).get(field.name, field.default))
+
+    def _add(self, kind: Any, field: Option, default: Any) -> None:
+        shape: dict[str, Any] = {"metavar": _metavar(kind), "type": kind}
+        if kind is bool:
+            shape |= {"nargs": "?", "const": True, "metavar": "BOOL"}
+        elif field.metadata["several"]:
+            shape |= {"nargs": "+", "type": str}
+        self._groups[field.metadata["group"]].add_argument(flag(field.name), help=_help(field, default), **shape)
+
+    def read(self, arguments: Sequence[str]) -> Given:
+        """Return what was said, or raise an ArgumentError that names what is wrong."""
+        said = self._checked(lambda: self.parse_args(list(arguments), defaults=False), _on_line(arguments))
+        said = {name: value for name, value in said.items() if value is not None}
+        file = said.pop("config", None)
+        if file is None:
+            return Given(said, set(said))
+        values = self._from_file(Path(file))
+        asked = set(said) | {name for name, value in values.items() if value != self._default(name)}
+        return Given({**values, **said}, asked)
+
+    def _from_file(self, path: Path) -> dict[str, Any]:
+        values = read_file(path)
+        known = [action.dest for action in self._actions if action.option_strings]
+        for name in values:
+            if name not in known:
+                raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
+        return self._checked(lambda: self.parse_object(values, defaults=False), values)
+
+    def _default(self, name: str) -> Any:
+        return self._options[name][1].default if name in self._options else None
+
+    def _checked(self, parse: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return dict(vars(self.parse_args(list(arguments))))
-        except jsonargparse.ArgumentError as error:
-            raise ArgumentError(self._in_one_line(str(error))) from None
+            values = dict(vars(parse()))
+        except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+            raise ArgumentError(self._in_one_line(str(error), given)) from None
+        return {name: self._joined(name, _plain(value)) for name, value in values.items()}
 
-    def _in_one_line(self, message: str) -> str:
+    def _joined(self, name: str, value: Any) -> Any:
+        several = name in self._options and self._options[name][1].metadata["several"]
+        return several(value) if several and isinstance(value, list) else value
+
+    def _in_one_line(self, message: str, given: Mapping[str, Any]) -> str:
         text = " ".join(part.strip() for part in message.splitlines() if part.strip())
         if text.lower().startswith("unrecognized arguments"):
-            word = next((word for word in text.split() if word.startswith("--")), "")
+            word = next((word for word in text.split() if word.startswith("-")), "")
             known = [option for action in self._actions for option in action.option_strings]
-            return text + did_you_mean(word.split("=")[0], known)
-        wrong = re.match(r'Parser key "(\w+)":.*?(?:Expected|Does not validate).*(?:Got|Given) value: (.*)$', text)
-        if wrong is None or wrong[1] not in self.wanted:
+            return f"no option {word.split('=')[0]}{did_you_mean(word.split('=')[0], known)}" if word else text
+        wrong = re.match(r'Parser key "(\w+)"', text)
+        if wrong is None or wrong[1] not in self._options:
             return text
-        return f"--{wrong[1].replace('_', '-')} takes {self.wanted[wrong[1]]}, got {wrong[2]}"
+        config_class, field = self._options[wrong[1]]
+        kind, value = type_of(config_class, field), str(given.get(wrong[1]))
+        hint = did_you_mean(value, typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else ""
+        return f"{flag(wrong[1])} must be {in_words(kind)}, got {value}{hint}"
 
 
-def add_fields(
-    parser: Parser, config_class: type, defaults: Mapping[str, Any] | None = None, without: Sequence[str] = ()
-) -> None:
-    """Add one option a field: ``data_dir`` becomes ``--data-dir``; the help is in the field's metadata."""
-    types = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        if field.name in without:
-            continue
-        kind, shape = types[field.name], dict[str, Any]()
-        if kind is bool:
-            shape = {"nargs": "?", "const": True}
-        elif typing.get_origin(kind) is tuple:
-            kind, shape = str, {"nargs": "+"}
-        default = (defaults or {}).get(field.name, field.default)
-        parser.wanted[field.name] = _in_words(kind)
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=kind,
-            default=list(default) if isinstance(default, tuple) else default,
-            help=field.metadata["help"].replace("%", "%%"),
-            **shape,
-        )
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Says what an option does in our own words, and nothing of Python's types."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "max_help_position": 30})  # type: ignore[no-untyped-call]
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
+        words = [action.dest for action in actions if not action.option_strings]
+        super().add_usage(" ".join(["%(prog)s", *words, "[options]"]), actions, groups, prefix)
 
 
-def values_of(config_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are fields of a dataclass."""
-    return {field.name: options[field.name] for field in dataclasses.fields(config_class)}
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the options in a YAML file; no code in it is run.
+
+    Raises:
+        ArgumentError: no such file, or no options in it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentError(f"cannot read --config {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArgumentError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ArgumentError(f"--config {path} holds no options: one a line is expected, as in epochs: 10")
+    return {str(name): value for name, value in values.items() if value is not None}
 
 
-def _in_words(kind: Any) -> str:
+def text_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return what stands after an option on a command line that is not parsed yet."""
+    return _on_line(arguments).get(option)
+
+
+def _on_line(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the raw text of each option on a command line, for messages."""
+    texts: dict[str, str] = {}
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word.startswith("--"):
+            name, sign, value = word[2:].partition("=")
+            texts[name.replace("-", "_")] = value if sign else after
+    return texts
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of Python itself where the parser makes one of a type with a range, which YAML cannot write."""
+    bases = [base for base in (int, float) if isinstance(value, base) and not isinstance(value, bool)]
+    return bases[0](value) if bases else value
+
+
+def _metavar(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    kinds = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
-    return " or ".join(names.get(part, str(part)) for part in kinds)
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    if isinstance(kind, type) and issubclass(kind, int):
+        return "N"
+    return "X" if isinstance(kind, type) and issubclass(kind, float) else "TEXT"
+
+
+def _help(field: Option, default: Any) -> str:
+    notes = []
+    shown = field.metadata["shown"] or (" ".join(default) if isinstance(default, tuple) else default)
+    if shown != "":
+        notes.append(f"default: {str(shown).lower() if isinstance(shown, bool) else shown}")
+    if field.metadata["when"]:
+        notes.append("acts with " + " and ".join(map(str, field.metadata["when"])))
+    text: str = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+    return text.replace("%", "%%")

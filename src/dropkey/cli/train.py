@@ -8,114 +8,121 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
-from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.cli.options import Given, Parser
+from dropkey.cli.task_option import add_task_options, task_from
 from dropkey.errors import ArgumentError, RunError
-from dropkey.tasks.config import TrainConfig
 
 if TYPE_CHECKING:
-    from dropkey.tasks.run_folder import RunFolder
+    from dropkey.runs.config import RunConfig
+    from dropkey.runs.measure import Measure
+    from dropkey.tasks.task import Task
 
 __all__ = ["run"]
 
 _DESCRIPTION = (
-    "Train a model with or without a regularizer on its attention. No option is needed: what is null below comes from "
-    "the recipe of the data, or from one for fine-tuning; config.yaml in the run folder holds what was used."
+    "Train a model with or without a regularizer on its attention. No option is needed: the defaults below are the "
+    "recipe for the --data, --model and --weights given beside --help; the run folder holds what was used."
 )
 # What may change when a run is resumed: where it runs, not what it computes.
 _FREE_ON_RESUME = ("output", "workers", "data_dir", "save_seconds")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train, and print the table of sites, a line an epoch and a summary."""
-    options = _parser().read(arguments)
+    """Train, and print the table of sites, a line per epoch and a summary."""
+    from dropkey.runs.options import acting
+    from dropkey.runs.run_folder import RunFolder
+
+    task = task_from(arguments)
+    given = _parser(task, arguments).read(arguments)
     is_main = _is_main_process()
-    config, folder = _resumed(arguments, options) if options["resume"] else _fresh(options, is_main)
-    if options["resume"] and folder is not None and folder.summary_file.exists():
-        print(closing(folder.read_summary(), folder.root))
+    config = _resumed(task, given) if given.values.get("resume") else _fresh(task, given, is_main)
+    folder = RunFolder(Path(config.output))
+    resume = bool(given.values.get("resume"))
+    if resume and folder.summary_file.exists():
+        print(closing(folder.read_summary(), folder.root, task.measures[0]))
         return DONE
 
-    from dropkey.tasks.interruption import Interrupted
-    from dropkey.tasks.run_folder import fresh_run_folder
-    from dropkey.tasks.training import check_processes, prepare, train
+    from dropkey.runs.interruption import Interrupted
+    from dropkey.runs.training import check_processes, train
 
     check_processes(config)
-    prepared = prepare(config)
-    folder = folder or fresh_run_folder(prepared.config)
+    prepared = task.prepare(config, fresh=not folder.last_checkpoint.exists())
     if is_main:
         folder.make()
-        folder.write_config(dataclasses.replace(prepared.config, output=str(folder.root)))
-        print("\n".join([*prepared.notes, opening(prepared.handle, prepared.config, folder.root)]), flush=True)
+        folder.write_config(acting(config))
+        print("\n".join([*prepared.notes, opening(prepared.handle, config)]), flush=True)
     try:
-        summary = train(prepared, folder, resume=options["resume"], say=_say)
+        summary = train(prepared, folder, resume=resume, say=_say)
     except Interrupted:
         if is_main:
             print(f"dropkey: interrupted; to go on: dropkey train --resume --output {folder.root}", file=sys.stderr)
         return INTERRUPTED
     if is_main:
-        print(closing(summary, folder.root))
+        print(closing(summary, folder.root, task.measures[0]))
     return DONE
 
 
-def opening(handle: Any, config: TrainConfig, root: Path) -> str:
+def opening(handle: Any, config: "RunConfig") -> str:
     """Return what is said before training: the sites, and where the run lies."""
     table = str(handle) if handle is not None else "No regularizer on attention."
-    return f"{table}\n\n{config.model} on {config.data}, {config.epochs} epochs; run folder {root}"
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
+    return f"{table}\n\n{config.model} on {config.data}, {epochs}; run folder {config.output}"
 
 
-def closing(summary: Mapping[str, Any], root: Path) -> str:
+def closing(summary: Mapping[str, Any], root: Path, headline: "Measure") -> str:
     """Return what is said after training."""
+    final, best, train = (
+        headline.text(summary[f"{key}_{headline.name}"]) for key in ("final_val", "best_val", "final_train")
+    )
+    epochs = "1 epoch" if summary["epochs"] == 1 else f"{summary['epochs']} epochs"
     return (
-        f"validation accuracy {summary['final_val_accuracy']:.4f} (best {summary['best_val_accuracy']:.4f} in epoch "
-        f"{summary['best_epoch'] + 1}), clean training accuracy {summary['final_train_accuracy']:.4f}, "
-        f"gap {summary['generalization_gap']:+.4f}\n"
-        f"{summary['epochs']} epochs in {summary['train_seconds']:.1f} s, {summary['images_per_second']:.0f} images/s; "
+        f"validation {headline.words} {final} (best {best} in epoch {summary['best_epoch'] + 1}), clean training "
+        f"{headline.words} {train}, gap {headline.text(summary['generalization_gap'], '+')}\n"
+        f"{epochs} in {summary['train_seconds']:.1f} s, {summary['images_per_second']:.0f} images/s; "
         f"curves: {root / 'curves.png'}"
     )
 
 
-def _parser(defaults: Mapping[str, Any] | None = None) -> Parser:
+def _parser(task: "Task[Any, Any]", arguments: Sequence[str]) -> Parser:
     parser = Parser("dropkey train", _DESCRIPTION)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output where it stopped")
-    add_fields(parser, TrainConfig, defaults)
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output where it stopped")
+    add_task_options(parser, task, arguments)
     return parser
 
 
-def _config(options: Mapping[str, Any]) -> TrainConfig:
-    return TrainConfig(**values_of(TrainConfig, options))
+def _fresh(task: "Task[Any, Any]", given: Given, is_main: bool) -> "RunConfig":
+    from dropkey.runs.run_folder import RunFolder
+
+    config: RunConfig = task.resolve(given.of(task.config_class), given.asked)
+    if RunFolder(Path(config.output)).holds_a_run and is_main:
+        raise RunError(f"{config.output} already contains a run: continue it with --resume, or choose another --output")
+    return config
 
 
-def _fresh(options: Mapping[str, Any], is_main: bool) -> "tuple[TrainConfig, RunFolder | None]":
-    from dropkey.tasks.run_folder import RunFolder
-
-    config = _config(options)
-    if config.output is None:
-        return config, None
-    folder = RunFolder(Path(config.output))
-    if folder.holds_a_run and is_main:
-        raise RunError(f"{folder.root} holds a run already: go on with it by --resume, or choose another --output")
-    return config, folder
-
-
-def _resumed(arguments: Sequence[str], options: Mapping[str, Any]) -> "tuple[TrainConfig, RunFolder]":
+def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
     """Options that are not given are those of the run; those that are given must be the same."""
-    from dropkey.tasks.run_folder import RunFolder
+    from dropkey.runs.options import flag, refuse_idle
+    from dropkey.runs.run_folder import RunFolder
 
-    if options["output"] is None:
-        raise ArgumentError("--resume needs --output RUN, the folder of the run to go on with")
-    folder = RunFolder(Path(options["output"]))
+    values = given.of(task.config_class)
+    if "output" not in values:
+        raise ArgumentError("--resume needs --output RUN, the folder of the run to continue")
+    folder = RunFolder(Path(values["output"]))
     if not folder.holds_a_run:
         print(f"{folder.root} holds no run yet: starting from the beginning")
-        return _config(options), folder
-    saved = folder.read_config()
-    config = _config(_parser(dataclasses.asdict(saved)).read(arguments))
-    for field in dataclasses.fields(TrainConfig):
-        before, now = getattr(saved, field.name), getattr(config, field.name)
-        if before != now and field.name not in _FREE_ON_RESUME:
+        fresh: RunConfig = task.resolve(values, given.asked)
+        return fresh
+    saved: RunConfig = task.read(folder.read_config())
+    for name, now in values.items():
+        before = getattr(saved, name)
+        if before != now and name not in _FREE_ON_RESUME:
             raise ArgumentError(
-                f"--{field.name.replace('_', '-')} {now} on --resume, but the run in {folder.root} has {before}: leave "
-                "the option out, or start a new run"
+                f"{flag(name)} {now} on --resume, but the run in {folder.root} has {before}: leave the option out, or "
+                "start a new run"
             )
-    return config, folder
+    config = dataclasses.replace(saved, **{name: values[name] for name in _FREE_ON_RESUME if name in values})
+    refuse_idle(config, [name for name in values if name in given.asked])
+    return config
 
 
 def _is_main_process() -> bool:

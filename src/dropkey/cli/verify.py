@@ -6,19 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropkey.cli.exit_codes import DONE
-from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, RunError, first_line
-from dropkey.tasks.config import (
-    PATTERN_HELP,
-    WINDOW_SIZE_HELP,
-    TrainConfig,
-    build_regularizer,
-    check_ranges,
-    option,
-    parse_model_kwargs,
-)
+from dropkey.runs.numbers import NonNegativeInt, PositiveInt
+from dropkey.runs.options import option, refuse_idle
+from dropkey.runs.regularizer_options import RegularizerOptions, build_dropkey, pattern_defaults
 
-__all__ = ["VerifyConfig", "run"]
+__all__ = ["VerifyOptions", "run"]
 
 if TYPE_CHECKING:
     from dropkey.catalogue.family import Trial
@@ -30,37 +24,37 @@ _NAME = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class VerifyConfig:
+_DEFAULTS = {"drop_ratio": 0.3, "schedule": "constant"}  # so that every block drops keys
+_LEFT_OUT = ("regularizer", "finetune_epochs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyOptions(RegularizerOptions):
     """Options of ``dropkey verify``."""
 
-    img_size: int | None = option(None, "side of the input in pixels; by default the model's own", at_least=1)
-    drop_ratio: float = option(0.3, "share of keys dropped in the first block")
-    schedule: str = option("constant", "drop ratio over depth; constant tries every block")
-    pattern: str = option("element", PATTERN_HELP)
-    window_size: int | None = option(None, WINDOW_SIZE_HELP)
-    batch_size: int = option(4, "images or videos in the trial", at_least=1)
-    seed: int = option(0, "seed of the weights and masks", at_least=0)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    img_size: int = option(
+        0, "side of the input in pixels", group="model", kind=NonNegativeInt, shown="the model's own"
+    )
+    batch_size: int = option(4, "images or videos in the trial", kind=PositiveInt)
+    seed: int = option(0, "seed of the weights and masks", kind=NonNegativeInt)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Apply DropKey to an untrained model of that name, and print the sites and what was proved of each."""
     parser = Parser("dropkey verify", _DESCRIPTION)
     parser.add_argument("name", type=str, help=_NAME)
-    add_fields(parser, VerifyConfig)
-    options = parser.read(arguments)
-    config = VerifyConfig(**values_of(VerifyConfig, options))
-    regularizer = build_regularizer(_train_config(config))
-    assert regularizer is not None
+    parser.add_options(VerifyOptions, _DEFAULTS, without=_LEFT_OUT)
+    given = parser.read(arguments)
+    said = given.of(VerifyOptions)
+    config = VerifyOptions(**{**_DEFAULTS, **pattern_defaults(said), **said})
+    refuse_idle(config, [name for name in said if name in given.asked])
+    regularizer = build_dropkey(config)
 
     from dropkey.adapters.apply import apply
     from dropkey.data.seeds import seed_all
 
     seed_all(config.seed, "verify")
-    trial = _trial(options["name"], config)
+    trial = _trial(given.values["name"], config)
     _check_it_runs(trial)
     handle = apply(trial.model, regularizer)
     positional, keyword = trial.arguments()
@@ -69,32 +63,26 @@ def run(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _train_config(config: VerifyConfig) -> TrainConfig:
-    """The options of a run that say what acts on attention."""
-    return TrainConfig(
-        drop_ratio=config.drop_ratio,
-        schedule=config.schedule,
-        pattern=config.pattern,
-        window_size=config.window_size,
-    )
-
-
-def _trial(name: str, config: VerifyConfig) -> "Trial":
+def _trial(name: str, config: VerifyOptions) -> "Trial":
     """The model of a run folder, or of any other name, and its inputs."""
     from dropkey.catalogue import by_name
+    from dropkey.catalogue.family import Trial
 
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
-        return by_name.build(name, config.img_size, config.batch_size)
-    from dropkey.tasks.run_folder import RunFolder
+        return by_name.build(name, config.img_size or None, config.batch_size)
+    from dropkey.runs.run_folder import RunFolder
+    from dropkey.tasks.registry import task_of
 
     run_folder = RunFolder(folder)
     if not run_folder.holds_a_run:
-        raise RunError(f"{name} is no run folder and no model of transformers: it holds no config.yaml or config.json")
+        raise RunError(
+            f"{name} is neither a run folder nor a model of transformers: it holds no config.yaml and no config.json"
+        )
     saved = run_folder.read_config()
-    assert saved.model is not None
-    kwargs = parse_model_kwargs(saved.model_kwargs)
-    return by_name.build_timm(saved.model, config.img_size or saved.img_size, config.batch_size, **kwargs)
+    task = task_of(saved)
+    size = {"img_size": config.img_size} if config.img_size else {}
+    return Trial(*task.trial(task.read({**saved, **size}), config.batch_size))
 
 
 def _check_it_runs(trial: "Trial") -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
+from timm.data.config import resolve_model_data_config
 from timm.data.random_erasing import RandomErasing
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -31,6 +32,12 @@ class ImageFormat:
     img_size: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.5, 0.5, 0.5)
+
+    @classmethod
+    def of(cls, network: nn.Module, img_size: int = 0) -> Self:
+        """Return what a timm model takes: ``img_size``, or its own size where that is 0, and its normalization."""
+        config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+        return cls(img_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
 
 
 @dataclass(frozen=True)

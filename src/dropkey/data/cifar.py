@@ -31,5 +31,4 @@ def _cifar(name: str, title: str, dataset: Any, data_dir: Path, files: str) -> I
         classes=list(train.classes),
         img_size=32,
         flips=True,
-        default_model="vit_mini_patch4_32",
     )

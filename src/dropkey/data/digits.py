@@ -26,6 +26,5 @@ def digits() -> ImageSource:
         classes=[str(name) for name in bunch.target_names],
         img_size=8,
         flips=False,
-        default_model="vit_mini_patch2_8",
         shifts=False,  # one pixel is half a patch here: it costs more accuracy than it brings
     )

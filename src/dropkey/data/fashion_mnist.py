@@ -27,5 +27,4 @@ def fashion_mnist(data_dir: Path) -> ImageSource:
         classes=list(train.classes),
         img_size=28,
         flips=True,
-        default_model="vit_mini_patch4_28",
     )

@@ -65,7 +65,7 @@ def folder(data_dir: Path) -> ImageSource:
         raise DataError(f"{data_dir}/train and {data_dir}/val hold different classes: only one has {', '.join(odd)}")
     if len(train.classes) < 2:
         raise DataError(f"{data_dir}/train holds one class only, {train.classes[0]}: there is nothing to tell apart")
-    return ImageSource("folder", train, val, train.classes, None, flips=True, default_model="vit_mini_patch4_32")
+    return ImageSource("folder", train, val, train.classes, None, flips=True)
 
 
 def _class_names(root: Path) -> list[str]:

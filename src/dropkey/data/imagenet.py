@@ -26,4 +26,4 @@ def imagenet(data_dir: Path) -> ImageSource:
     source = folder(data_dir)
     if len(source.classes) != _NUM_CLASSES:
         raise DataError(f"{data_dir}/train holds {len(source.classes)} classes, not 1,000: use --data folder for it")
-    return dataclasses.replace(source, name="imagenet", default_model="deit_small_patch16_224")
+    return dataclasses.replace(source, name="imagenet")

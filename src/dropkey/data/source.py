@@ -29,7 +29,6 @@ class ImageSource:
         classes: class names, in the order of the labels.
         img_size: side of the images in pixels, or None if they differ.
         flips: whether an image and its mirror image show the same class.
-        default_model: timm name of a model that fits the images.
         shifts: whether small images may be moved by an eighth of their side in training.
     """
 
@@ -39,5 +38,4 @@ class ImageSource:
     classes: Sequence[str]
     img_size: int | None
     flips: bool
-    default_model: str
     shifts: bool = True

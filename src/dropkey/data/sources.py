@@ -7,7 +7,7 @@ from pathlib import Path
 from dropkey.data.source import ImageSource
 from dropkey.errors import ArgumentError, did_you_mean
 
-__all__ = ["SOURCES", "load_source"]
+__all__ = ["SOURCES", "check_source_name", "load_source"]
 
 _DEFAULT_DIR = Path("data")  # where downloads go
 
@@ -48,6 +48,13 @@ SOURCES: dict[str, Callable[[Path | None], ImageSource]] = {
 }
 
 
+def check_source_name(name: str) -> str:
+    """Return ``name``, or raise an ArgumentError with near matches if there is no such source."""
+    if name not in SOURCES:
+        raise ArgumentError(f"unknown data {name!r}{did_you_mean(name, SOURCES)}; known: {', '.join(SOURCES)}")
+    return name
+
+
 def load_source(name: str, data_dir: Path | None = None) -> ImageSource:
     """Return the source called ``name``.
 
@@ -55,6 +62,4 @@ def load_source(name: str, data_dir: Path | None = None) -> ImageSource:
         ArgumentError: an unknown name, no ``data_dir`` where one is needed, or one where none is read.
         DataError: the images are missing or broken.
     """
-    if name not in SOURCES:
-        raise ArgumentError(f"unknown data {name!r}{did_you_mean(name, SOURCES)}; known: {', '.join(SOURCES)}")
-    return SOURCES[name](data_dir)
+    return SOURCES[check_source_name(name)](data_dir)

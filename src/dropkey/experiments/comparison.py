@@ -18,10 +18,13 @@ from typing import Any
 import yaml
 
 from dropkey.errors import ArgumentError, RunError
-from dropkey.tasks.config import TrainConfig
-from dropkey.tasks.interruption import Interrupted
-from dropkey.tasks.run_folder import RunFolder, write_atomically
-from dropkey.tasks.training import check_processes, prepare, train
+from dropkey.runs.config import RunConfig
+from dropkey.runs.interruption import Interrupted
+from dropkey.runs.options import acting
+from dropkey.runs.run_folder import RunFolder, write_atomically
+from dropkey.runs.training import check_processes, train
+from dropkey.tasks.registry import named_task
+from dropkey.tasks.task import Task
 
 __all__ = ["Arm", "Comparison", "Result", "run_once"]
 
@@ -33,7 +36,7 @@ class Arm:
     """One way to train: a label and its options, the seed left open."""
 
     label: str
-    config: TrainConfig
+    config: RunConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Result:
     seed: int
     summary: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]  # of metrics.csv
-    config: TrainConfig
+    config: RunConfig
 
 
 class Comparison:
@@ -52,6 +55,7 @@ class Comparison:
 
     Args:
         root: the folder; runs that are finished there are kept, those that were interrupted go on.
+        task: what all arms train.
         arms: what is compared; the first is what the others are compared with.
         seeds: one run of every arm each.
 
@@ -60,13 +64,14 @@ class Comparison:
         RunError: the folder holds an arm of the same name with other options.
     """
 
-    def __init__(self, root: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    def __init__(self, root: Path, task: Task[Any, Any], arms: Sequence[Arm], seeds: Sequence[int]) -> None:
         labels = [arm.label for arm in arms]
         if len({_slug(label) for label in labels}) < len(labels):
             raise ArgumentError(f"two of the arms {', '.join(map(repr, labels))} have the same name")
         if not arms or not seeds or len(set(seeds)) < len(seeds):
             raise ArgumentError("a comparison needs one arm or more, and seeds that differ")
         self.root = root
+        self.task = task
         self.arms = list(arms)
         self.seeds = list(seeds)
         self._file = root / "comparison.yaml"
@@ -94,23 +99,24 @@ class Comparison:
         todo = [(arm, seed) for arm, seed in pairs if not self.folder(arm.label, seed).summary_file.exists()]
         if len(todo) < len(pairs):
             say(f"{len(pairs) - len(todo)} of {len(pairs)} runs are finished already")
-        tasks = [
-            (arm.label, seed, self._config(arm, seed, jobs), self.folder(arm.label, seed).root) for arm, seed in todo
-        ]
-        for count, (label, seed, summary) in enumerate(_run_all(tasks, jobs), len(pairs) - len(todo) + 1):
-            accuracy, seconds = summary["final_val_accuracy"], summary["train_seconds"]
-            say(f"{count:>3}/{len(pairs)}  {label}, seed {seed}: validation accuracy {accuracy:.4f}, {seconds:.1f} s")
+        jobs_to_do = [(arm.label, self._config(arm, seed, jobs)) for arm, seed in todo]
+        headline = self.task.measures[0]
+        for count, (label, config, summary) in enumerate(_run_all(jobs_to_do, jobs), len(pairs) - len(todo) + 1):
+            value, seconds = headline.text(summary[f"final_val_{headline.name}"]), summary["train_seconds"]
+            what = f"{label}, seed {config.seed}: validation {headline.words} {value}"
+            say(f"{count:>3}/{len(pairs)}  {what}, {seconds:.1f} s")
         return [self._result(arm.label, seed) for arm in self.arms for seed in self.seeds]
 
-    def _config(self, arm: Arm, seed: int, jobs: int) -> TrainConfig:
-        threads = arm.config.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
-        return dataclasses.replace(arm.config, seed=seed, threads=threads)
+    def _config(self, arm: Arm, seed: int, jobs: int) -> RunConfig:
+        threads = arm.config.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
+        output = str(self.folder(arm.label, seed).root)
+        return dataclasses.replace(arm.config, seed=seed, threads=threads, output=output)
 
     def _result(self, label: str, seed: int) -> Result:
         folder = self.folder(label, seed)
         with folder.metrics_file.open() as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return Result(label, seed, folder.read_summary(), rows, folder.read_config())
+        return Result(label, seed, folder.read_summary(), rows, self.task.read(folder.read_config()))
 
     def _options(self) -> dict[str, dict[str, Any]]:
         return {arm.label: _options_of(arm.config) for arm in self.arms}
@@ -119,18 +125,24 @@ class Comparison:
         if not self._file.exists():
             return
         try:
-            before = yaml.safe_load(self._file.read_text())["arms"]
-            items = dict(before).items()
-        except (yaml.YAMLError, TypeError, KeyError, ValueError):
+            saved = dict(yaml.safe_load(self._file.read_text())["arms"])
+            before = {label: _options_of(self._read(options)) for label, options in saved.items()}
+        except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
             raise RunError(f"cannot read {self._file}: delete the folder, or choose another --output") from None
         now = self._options()
-        for label, options in items:
-            changed = [name for name in now.get(label, {}) if now[label][name] != options.get(name)]
+        for label in [label for label in before if label in now]:
+            one, other = before[label], now[label]
+            changed = [name for name in {**other, **one} if one.get(name) != other.get(name)]
             if changed:
                 raise RunError(
-                    f"{self.root} holds the arm {label!r} with {changed[0]} {options.get(changed[0])}, not "
-                    f"{now[label][changed[0]]}: choose another --output"
+                    f"{self.root} holds the arm {label!r} with {changed[0]} {one.get(changed[0], 'unset')}, not "
+                    f"{other.get(changed[0], 'unset')}: choose another --output"
                 )
+
+    def _read(self, saved: Mapping[str, Any]) -> RunConfig:
+        config = named_task(saved.get("task") or self.task.name).read(saved)
+        assert isinstance(config, RunConfig)
+        return config
 
     def _write(self) -> None:
         content = yaml.safe_dump({"arms": self._options(), "seeds": self.seeds}, sort_keys=False)
@@ -141,31 +153,31 @@ class Comparison:
         write_atomically(self._file, content.encode())
 
 
-def run_once(config: TrainConfig, root: Path) -> dict[str, Any]:
-    """Train one run in its folder, going on where it was interrupted, and return its summary."""
-    folder = RunFolder(root)
+def run_once(config: RunConfig) -> dict[str, Any]:
+    """Train one run in its folder, resuming it where it was interrupted, and return its summary."""
+    folder = RunFolder(Path(config.output))
     check_processes(config)
-    prepared = prepare(config)
+    prepared = named_task(config.task).prepare(config, fresh=not folder.last_checkpoint.exists())
     folder.make()
-    folder.write_config(dataclasses.replace(prepared.config, output=str(root)))
+    folder.write_config(acting(config))
     return train(prepared, folder, resume=True, say=_silent)
 
 
-Task = tuple[str, int, TrainConfig, Path]
+Job = tuple[str, RunConfig]  # label of the arm, and the run
 
 
-def _run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _run_all(todo: Sequence[Job], jobs: int) -> Iterator[tuple[str, RunConfig, dict[str, Any]]]:
     if jobs == 1:
-        for label, seed, config, root in tasks:
-            yield label, seed, run_once(config, root)
+        for label, config in todo:
+            yield label, config, run_once(config)
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(jobs, context, _obey, (stop,)) as pool:
         try:
             with _holding_back(*_SIGNALS):  # the processes that start here hold them back until they have a run
-                futures: dict[Future[dict[str, Any]], tuple[str, int]] = {
-                    pool.submit(_run_in_pool, config, root): (label, seed) for label, seed, config, root in tasks
+                futures: dict[Future[dict[str, Any]], Job] = {
+                    pool.submit(_run_in_pool, config): (label, config) for label, config in todo
                 }
             for future in as_completed(futures):
                 yield *futures[future], future.result()
@@ -188,7 +200,7 @@ def _obey(stop: Event) -> None:
     _stop = stop
 
 
-def _run_in_pool(config: TrainConfig, root: Path) -> dict[str, Any]:
+def _run_in_pool(config: RunConfig) -> dict[str, Any]:
     """Run once; signals act here, and wait while this process starts or has no run."""
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
@@ -196,7 +208,7 @@ def _run_in_pool(config: TrainConfig, root: Path) -> dict[str, Any]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if _stop is not None and _stop.is_set():
             raise Interrupted
-        return run_once(config, root)
+        return run_once(config)
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
@@ -234,12 +246,10 @@ class _passing_on_sigterm:  # noqa: N801  a context manager, named like one
         raise KeyboardInterrupt
 
 
-def _options_of(config: TrainConfig) -> dict[str, Any]:
+def _options_of(config: RunConfig) -> dict[str, Any]:
     """What an arm computes: not where, and not its seed."""
-    values = dataclasses.asdict(config)
-    for name in ("seed", "output", "workers", "threads", "data_dir", "save_seconds"):
-        values.pop(name)
-    return values
+    free = ("seed", "output", "workers", "threads", "data_dir", "save_seconds")
+    return {name: value for name, value in acting(config).items() if name not in free}
 
 
 def _slug(label: str) -> str:

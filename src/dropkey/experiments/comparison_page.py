@@ -5,7 +5,6 @@ import html
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import timm
@@ -15,6 +14,8 @@ import yaml
 from dropkey.experiments.chart import Line, line_chart
 from dropkey.experiments.comparison import Result
 from dropkey.experiments.comparison_table import ArmRow, arm_rows, difference_text, plus_minus
+from dropkey.runs.measure import Measure
+from dropkey.runs.options import acting
 
 __all__ = ["comparison_page"]
 
@@ -48,19 +49,19 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px
 """ + "\n".join(f".c{number} {{ color: var(--c{number}); }}" for number in range(8))
 
 
-def comparison_page(results: Sequence[Result]) -> str:
+def comparison_page(results: Sequence[Result], measures: Sequence[Measure]) -> str:
     """Return the page. Every name that comes from a user or a file is escaped."""
-    rows = arm_rows(results)
+    rows = arm_rows(results, measures)
     colors = {row.label: index % 8 for index, row in enumerate(rows)}
     config = results[0].config
     title = f"{config.model} on {config.data}: {len(rows)} arms, {rows[0].seeds} seeds"
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_circumstances(results))}</p>',
-        f"<h2>Results</h2>{_table(rows, colors)}",
-        f"<p>{_text(_reading(rows))}</p>",
+        f"<h2>Results</h2>{_table(rows, colors, measures)}",
+        f"<p>{_text(_reading(rows, measures))}</p>",
         f'<h2>Curves</h2><p class="soft">{_text(_BANDS)}</p>{_legend(colors)}<div class="charts">',
-        *_charts(results, colors),
+        *_charts(results, colors, measures),
         f"</div>{_sites(results)}<h2>Options</h2>{_options(results)}",
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title>'
@@ -72,12 +73,12 @@ def comparison_page(results: Sequence[Result]) -> str:
 _BANDS = "Lines are means over the seeds; bands reach from the lowest to the highest seed."
 
 
-def _charts(results: Sequence[Result], colors: Mapping[str, int]) -> list[str]:
+def _charts(results: Sequence[Result], colors: Mapping[str, int], measures: Sequence[Measure]) -> list[str]:
+    headline = measures[0]
     curves: list[tuple[str, Callable[[Mapping[str, float]], float]]] = [
-        ("Validation accuracy", lambda row: row["val_accuracy"]),
-        ("Validation loss", lambda row: row["val_loss"]),
-        ("Training loss (running, with the drops)", lambda row: row["train_loss"]),
-        ("Gap: clean training minus validation accuracy", _gap),
+        *((f"Validation {measure.words}", _column(measure.val)) for measure in measures),
+        ("Training loss (running, with the drops)", _column("train_loss")),
+        (f"Gap between clean training and validation {headline.words}", headline.gap),
     ]
     figures = []
     for title, value in curves:
@@ -91,8 +92,8 @@ def _charts(results: Sequence[Result], colors: Mapping[str, int]) -> list[str]:
     return figures
 
 
-def _gap(row: Mapping[str, float]) -> float:
-    return row["clean_train_accuracy"] - row["val_accuracy"]
+def _column(name: str) -> Callable[[Mapping[str, float]], float]:
+    return lambda row: row[name]
 
 
 def _over_seeds(
@@ -136,31 +137,40 @@ def _legend(colors: Mapping[str, int]) -> str:
     return f"<p>{'&emsp;'.join(keys)}</p>"
 
 
-def _table(rows: Sequence[ArmRow], colors: Mapping[str, int]) -> str:
-    names = ["arm", "val accuracy", f"against {rows[0].label}", "best accuracy", "val loss", "gap", "seconds"]
+def _table(rows: Sequence[ArmRow], colors: Mapping[str, int], measures: Sequence[Measure]) -> str:
+    headline, *others = measures
+    names = ["arm", f"val {headline.words}", f"against {rows[0].label}", f"best {headline.words}"]
+    names += [*(f"val {measure.words}" for measure in others), "gap", "seconds"]
     lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
     for row in rows:
         key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{_text(row.label)}'
-        cells = [plus_minus(row.accuracy, row.accuracy_sd), difference_text(row.difference), f"{row.best_accuracy:.4f}"]
-        cells += [f"{row.loss:.4f}", plus_minus(row.gap, row.gap_sd), f"{row.seconds:.1f}"]
+        cells = [
+            plus_minus(headline, row.means[headline.name], row.sds[headline.name]),
+            difference_text(headline, row.difference),
+            headline.text(row.best),
+            *(measure.text(row.means[measure.name]) for measure in others),
+            plus_minus(headline, row.gap, row.gap_sd),
+            f"{row.seconds:.1f}",
+        ]
         lines.append(f"<tr><td>{key}</td>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def _reading(rows: Sequence[ArmRow]) -> str:
+def _reading(rows: Sequence[ArmRow], measures: Sequence[Measure]) -> str:
     """Say in words what the intervals allow to say."""
+    headline = measures[0]
     fixed = (
-        "Val accuracy, val loss and gap are those of the last epoch; the best accuracy is that of an epoch chosen on "
-        "the same validation images. "
+        f"All but the best {headline.words} are of the last epoch; the best {headline.words} is of an epoch chosen on "
+        f"the same validation data. {headline.better.capitalize()} {headline.words} is better. "
     )
     if len(rows) == 1 or rows[0].seeds < 2:
-        return fixed + "With one seed an arm there is no spread, and nothing can be told apart from chance."
+        return fixed + "With one seed per arm there is no spread, and nothing can be told apart from chance."
     compared = [(row.label, row.difference) for row in rows[1:] if row.difference is not None]
     told = [label for label, difference in compared if difference.low > 0 or difference.high < 0]
     verdict = f"the interval of {' and '.join(told)} leaves out 0" if told else "no interval leaves out 0"
     return (
         f"{fixed}Differences are paired by seed, with Student's 95% interval over {rows[0].seeds} seeds, which knows "
-        f"the spread of seeds and not that of the images: {verdict}."
+        f"the spread of seeds and not that of the data: {verdict}."
     )
 
 
@@ -174,7 +184,7 @@ def _circumstances(results: Sequence[Result]) -> str:
 def _options(results: Sequence[Result]) -> str:
     parts = []
     for label in dict.fromkeys(result.label for result in results):
-        values = asdict(next(result.config for result in results if result.label == label))
+        values = acting(next(result.config for result in results if result.label == label))
         text = yaml.safe_dump(
             {name: values[name] for name in values if name not in ("output", "seed")}, sort_keys=False
         )

@@ -31,7 +31,11 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
 
 def paired_difference(values: Sequence[float], others: Sequence[float]) -> Difference:
     """Return ``values - others`` of the same seeds, with Student's interval: few seeds give a wide one."""
-    mean, sd = mean_and_sd([value - other for value, other in zip(values, others, strict=True)])
-    count = len(values)
-    half = math.nan if count < 2 else float(stats.t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
-    return Difference(mean, mean - half, mean + half)
+    differences = [value - other for value, other in zip(values, others, strict=True)]
+    mean = statistics.fmean(differences)
+    if len(differences) < 2:
+        return Difference(mean, math.nan, math.nan)
+    if min(differences) == max(differences):  # SciPy warns of precision lost, and gives no interval
+        return Difference(mean, mean, mean)
+    interval = stats.ttest_rel(values, others).confidence_interval(0.95)
+    return Difference(mean, float(interval.low), float(interval.high))

@@ -1,1 +1,1 @@
-"""What can be trained: one LightningModule a task, and what a run needs around it."""
+"""What can be trained: a folder for each task."""

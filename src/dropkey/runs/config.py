@@ -1,0 +1,79 @@
+"""What a run of any task is configured with, as plain data: pieces from which a task makes its config."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from dropkey.errors import ArgumentError
+from dropkey.runs.numbers import NonNegative, NonNegativeInt, Positive, PositiveInt, Share
+from dropkey.runs.options import Options, option
+from dropkey.runs.regularizer_options import RegularizerOptions
+
+__all__ = ["OptimizationOptions", "RunConfig", "RunOptions"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizationOptions(Options):
+    """How weights are learned: AdamW, with a rate that rises and then falls along a cosine."""
+
+    epochs: int = option(15, "passes over the training data", group="optimization", kind=PositiveInt)
+    batch_size: int = option(64, "examples per step and process", group="optimization", kind=PositiveInt)
+    accumulate: int = option(1, "gradient accumulation steps", group="optimization", kind=PositiveInt)
+    lr: float = option(1e-3, "peak learning rate of AdamW", group="optimization", kind=Positive)
+    warmup_epochs: int = option(
+        2, "epochs in which the rate rises before it falls along a cosine", group="optimization", kind=NonNegativeInt
+    )
+    weight_decay: float = option(0.05, "weight decay, not on norms and biases", group="optimization", kind=NonNegative)
+    clip_grad: float = option(0.0, "clip the gradient norm to this; 0 disables", group="optimization", kind=NonNegative)
+    ema: float = option(
+        0.0, "decay of averaged weights, which are then evaluated; 0 for none", group="optimization", kind=Share
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """Where and how a run computes, and what it may lose."""
+
+    seed: int = option(0, "seed of everything random", kind=NonNegativeInt)
+    devices: int = option(1, "number of processes (one per GPU)", kind=PositiveInt)
+    strategy: Literal["ddp", "fsdp"] = option(
+        "ddp", "several processes hold a copy of the model each (ddp), or a part of it each (fsdp: large models)"
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = option("32-true", "arithmetic of the model")
+    workers: int = option(0, "processes that read the data, beside each training process", kind=NonNegativeInt)
+    threads: int = option(
+        0,
+        "CPU threads per process",
+        kind=NonNegativeInt,
+        shown="0, which means 1 for models below 1M parameters, else torch's own number",
+    )
+    save_seconds: float = option(60.0, "most seconds of training that a crash can cost", kind=NonNegative)
+    output: str = option("", "run folder", shown="a fresh one below runs/")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
+    """What every task's config has; a task adds options of its own and says what ``data`` and ``model`` may be.
+
+    Raises:
+        ArgumentError: values that no run can use, or that exclude each other; the message names the option.
+    """
+
+    task: str = option("", "what is trained")
+    data: str = option("", "source of the data", group="data")
+    data_dir: str = option("", "folder of the data", group="data")
+    model: str = option("", "name of the model", group="model")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.finetune_epochs > self.epochs:
+            raise ArgumentError(f"--finetune-epochs ({self.finetune_epochs}) exceeds --epochs ({self.epochs})")
+        if self.strategy == "fsdp" and self.ema:
+            raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            raise ArgumentError("--precision 16-mixed scales gradients as a whole: --strategy fsdp takes bf16-mixed")
+
+
+def short_warmup(epochs: int, wanted: int) -> int:
+    """Return a warm-up that leaves most of a short run to the falling rate: at most a quarter of its epochs."""
+    return min(wanted, math.ceil(epochs / 4), epochs - 1)

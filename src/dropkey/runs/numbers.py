@@ -1,0 +1,54 @@
+"""The numbers that options take: types for the parser, and the words for them."""
+
+import math
+import typing
+from typing import Any
+
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveInt,
+    restricted_number_type,
+)
+
+__all__ = [
+    "ClosedUnitInterval",
+    "NonNegative",
+    "NonNegativeInt",
+    "OpenUnitInterval",
+    "Positive",
+    "PositiveInt",
+    "Share",
+    "in_words",
+]
+
+Positive: Any = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
+NonNegative: Any = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
+Share: Any = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+
+_WORDS: dict[Any, str] = {
+    PositiveInt: "a whole number, 1 or more",
+    NonNegativeInt: "a whole number, 0 or more",
+    Positive: "a number above 0",
+    NonNegative: "a number, 0 or more",
+    OpenUnitInterval: "a number in (0, 1)",
+    Share: "a number in [0, 1)",
+    ClosedUnitInterval: "a number in [0, 1]",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
+
+
+def in_words(kind: Any) -> str:
+    """Return what an option of this type takes.
+
+    Example:
+        >>> in_words(PositiveInt)
+        'a whole number, 1 or more'
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return _WORDS.get(kind, str(kind))

@@ -1,0 +1,154 @@
+"""What acts on attention, as options: pieces that every task and ``dropkey verify`` reuse."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from dropkey.errors import ArgumentError
+from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
+from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention
+from dropkey.runs.numbers import NonNegative, NonNegativeInt, Share
+from dropkey.runs.options import Options, When, one_of, option, other_than
+from dropkey.schedules import Schedule, check_drop_ratio
+
+__all__ = [
+    "ReAttentionOptions",
+    "RegularizerOptions",
+    "build_dropkey",
+    "build_re_attention",
+    "build_regularizer",
+    "pattern_defaults",
+]
+
+_SOME = other_than("regularizer", "none")
+_WITH_WINDOWS = When("pattern", " or ".join(taking("window_size")), lambda pattern: pattern in taking("window_size"))
+
+
+def _is_a_name(schedule: str) -> bool:
+    return not any(mark in schedule for mark in ",.0123456789")
+
+
+_BY_NAME = When("schedule", "by name", _is_a_name)  # a list of ratios leaves nothing to scale
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegularizerOptions(Options):
+    """DropKey, a baseline, or nothing on attention."""
+
+    regularizer: Literal["none", "dropout", "dropout_renormalized", "dropkey"] = option(
+        "dropkey", "what acts on attention in training", group="regularizer"
+    )
+    drop_ratio: float = option(
+        0.1,
+        "share of keys (dropkey) or attention weights (dropout) dropped in the first block",
+        group="regularizer",
+        kind=Share,
+        when=(_SOME, _BY_NAME),
+    )
+    schedule: str = option(
+        "linear_decay",
+        "drop ratio over depth: linear_decay, constant, linear_growth, cosine_decay, or a ratio for each block, "
+        "separated by commas",
+        group="regularizer",
+        when=(_SOME,),
+    )
+    pattern: str = option(
+        "element",
+        f"which keys are dropped together: {', '.join(PATTERNS)}",
+        group="regularizer",
+        when=(one_of("regularizer", "dropkey"),),
+    )
+    window_size: int = option(
+        3, "side of the windows in patches, an odd number", group="regularizer", when=(_WITH_WINDOWS,)
+    )
+    finetune_epochs: int = option(
+        0,
+        "train this many of the last epochs without dropping, to align with evaluation",
+        group="regularizer",
+        kind=NonNegativeInt,
+        when=(_SOME,),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        build_regularizer(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReAttentionOptions(Options):
+    """Re-attention, for models with plain self-attention."""
+
+    re_attention: str = option(
+        "none",
+        "DeepViT's mixing of attention maps over heads: none, all, or the number of last blocks",
+        group="regularizer",
+    )
+    map_similarity_loss: float = option(
+        0.0,
+        "weight of DeepViT's loss on how alike the attention maps of neighboring blocks are; 0 for none",
+        group="regularizer",
+        kind=NonNegative,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        build_re_attention(self)
+
+
+def build_dropkey(options: RegularizerOptions) -> DropKey:
+    """Return DropKey as the options describe it."""
+    try:
+        return DropKey(options.drop_ratio, _schedule(options.schedule), _pattern(options))
+    except ArgumentError as error:
+        raise ArgumentError(_flags_of(str(error))) from None
+
+
+def build_regularizer(options: RegularizerOptions) -> DropRegularizer | None:
+    """Return what the options say should act on attention, or None."""
+    dropkey = build_dropkey(options)
+    renormalize = options.regularizer == "dropout_renormalized"
+    return {
+        "none": None,
+        "dropkey": dropkey,
+        "dropout": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
+        "dropout_renormalized": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
+    }[options.regularizer]
+
+
+def build_re_attention(options: ReAttentionOptions) -> ReAttention | None:
+    """Return the Re-attention that the options ask for, or None."""
+    if options.re_attention in ("none", "all"):
+        return ReAttention() if options.re_attention == "all" else None
+    if not options.re_attention.isdecimal() or int(options.re_attention) < 1:
+        raise ArgumentError(f"--re-attention must be none, all, or a number of blocks, got {options.re_attention!r}")
+    return ReAttention(last=int(options.re_attention))
+
+
+def pattern_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default window of the pattern that is given, if it takes one."""
+    pattern = PATTERNS.get(given.get("pattern", ""))
+    return {"window_size": pattern().window_size} if pattern and "window_size" in pattern.options() else {}  # type: ignore[attr-defined]
+
+
+def _flags_of(message: str) -> str:
+    """Name an option as the command line does where a message begins with its field."""
+    first, space, rest = message.partition(" ")
+    return f"--{first.replace('_', '-')}{space}{rest}" if first in ("drop_ratio", "window_size") else message
+
+
+def _schedule(text: str) -> Schedule:
+    """Read a schedule's name, or a ratio for each block."""
+    if _is_a_name(text):
+        return text
+    try:
+        return [check_drop_ratio(float(part)) for part in text.split(",")]
+    except ArgumentError as error:
+        raise ArgumentError(f"--schedule: {error}") from None
+    except ValueError:
+        raise ArgumentError(f"--schedule takes a name or ratios separated by commas, got {text!r}") from None
+
+
+def _pattern(options: RegularizerOptions) -> Pattern:
+    pattern = named_pattern(options.pattern)
+    windows: dict[str, Any] = {"window_size": options.window_size} if _WITH_WINDOWS.test(pattern.name) else {}
+    return dataclasses.replace(pattern, **windows)

@@ -1,0 +1,105 @@
+"""The folder of one run: what lies where, and writing it so that a crash leaves the old file or the new one."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dropkey.errors import RunError, first_line
+
+__all__ = ["RunFolder", "fresh_run_folder"]
+
+
+class RunFolder:
+    """Paths and files of one run.
+
+    Args:
+        root: the folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config_file = root / "config.yaml"
+        self.metrics_file = root / "metrics.csv"
+        self.summary_file = root / "summary.json"
+        self.curves_file = root / "curves.png"
+        self.last_checkpoint = root / "checkpoints" / "last.ckpt"
+        self.best_checkpoint = root / "checkpoints" / "best.ckpt"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.config_file.exists()
+
+    def make(self) -> None:
+        """Make the folder, or raise a RunError that says why it cannot be written."""
+        try:
+            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {self.root}: {error.strerror}") from None
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Write config.yaml."""
+        write_atomically(self.config_file, yaml.safe_dump(dict(values), sort_keys=False).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the options in config.yaml, or raise a RunError if there are none."""
+        try:
+            values = yaml.safe_load(self.config_file.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{self.root} is not a run folder: it holds no config.yaml") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"cannot read {self.config_file}: {first_line(error)}") from None
+        if not isinstance(values, dict):
+            raise RunError(f"{self.config_file} holds no options")
+        return values
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.csv, one row an epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.metrics_file, text.getvalue().encode())
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        write_atomically(self.summary_file, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return summary.json."""
+        summary = json.loads(self.summary_file.read_text())
+        assert isinstance(summary, dict)
+        return summary
+
+
+def fresh_run_folder(stem: str) -> RunFolder:
+    """Return a folder below ``runs/`` that holds no run yet, named after what is trained."""
+    root, count = Path("runs") / stem, 1
+    while root.exists():
+        count += 1
+        root = Path("runs") / f"{stem}-{count}"
+    return RunFolder(root)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if the machine stops in between.
+
+    Raises:
+        RunError: it cannot be written; what was there before is still there.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,154 @@
+"""One training run, from what was prepared to its summary."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
+from torch import nn
+
+from dropkey.errors import ArgumentError, RunError
+from dropkey.runs.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from dropkey.runs.config import RunConfig
+from dropkey.runs.console import progress_bars, quiet_libraries, row_line
+from dropkey.runs.curves import draw_curves
+from dropkey.runs.failures import mendable_failures
+from dropkey.runs.interruption import Interruption, interruptible_start
+from dropkey.runs.prepared import Prepared
+from dropkey.runs.record import EpochRecord
+from dropkey.runs.run_folder import RunFolder
+from dropkey.runs.sharding import make_sharded, sharding
+from dropkey.runs.summary import summary_of
+
+__all__ = ["check_processes", "train"]
+
+
+def train(
+    prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train, and leave the run folder complete.
+
+    Args:
+        prepared: what a task has prepared.
+        folder: where everything goes.
+        resume: go on from ``last.ckpt`` if there is one.
+        say: called with each line for the user.
+
+    Returns:
+        The summary that is in summary.json.
+
+    Raises:
+        Interrupted: by Ctrl-C or SIGTERM, after saving.
+        DropKeyError: something that the user can mend.
+    """
+    config, headline = prepared.config, prepared.headline
+    record = EpochRecord(folder, headline, lambda row: say(row_line(row, config.epochs, prepared.measures)))
+    checkpoints = Checkpoints(folder, record, config.save_seconds)
+    threads = config.threads or (1 if _is_tiny(prepared.network) else torch.get_num_threads())
+    if config.strategy == "fsdp":
+        make_sharded(prepared.module)
+    with quiet_libraries(), mendable_failures(), _threads(threads):
+        trainer = _trainer(config, folder, [*_averaging(config.ema), record, Interruption(checkpoints), checkpoints])
+        checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
+        if checkpoint is not None:
+            prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
+        with interruptible_start(trainer):
+            trainer.fit(prepared.module, prepared.data, ckpt_path=checkpoint, weights_only=True)
+    summary = summary_of(prepared, record)
+    if trainer.is_global_zero:
+        draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best_epoch)
+        folder.write_summary(summary)
+    return summary
+
+
+def _start_of(path: Path, checkpoints: Checkpoints, prepared: Prepared) -> tuple[int, int]:
+    """Return the (epoch, batch) that comes next, after a check that the checkpoint is of this data."""
+    content = read_checkpoint(path)
+    prepared.module.check(content, path)
+    try:
+        epoch, batch = content["callbacks"][checkpoints.state_key]["place"]
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{path} is not a checkpoint of a dropkey run: it does not say where training stood") from None
+    return int(epoch), int(batch)
+
+
+def _is_tiny(network: nn.Module) -> bool:
+    """Whether threads would wait for each other more than they work."""
+    return sum(parameter.numel() for parameter in network.parameters()) < 1_000_000
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _averaging(decay: float) -> list[pl.Callback]:
+    """Return what keeps averaged weights, or nothing for a decay of 0. It must come before whatever saves."""
+    return [EMAWeightAveraging(decay=decay)] if decay else []
+
+
+def _world(config: RunConfig) -> tuple[int, int]:
+    """Return (processes a machine, machines): torchrun knows them, else the options say."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    return (local, int(os.environ["WORLD_SIZE"]) // local) if local else (config.devices, 1)
+
+
+class _Events(TensorBoardLogger):
+    """TensorBoard events alone: config.yaml holds the options already."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+def check_processes(config: RunConfig) -> None:
+    """Raise an ArgumentError if a run is to be sharded and has one process."""
+    if config.strategy == "fsdp" and math.prod(_world(config)) == 1:
+        raise ArgumentError(
+            "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "
+            "or --devices 2"
+        )
+
+
+def _strategy(config: RunConfig, world_size: int) -> str | Strategy:
+    if config.strategy == "fsdp":
+        return sharding(world_size)
+    return "ddp" if world_size > 1 else "auto"
+
+
+def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
+    devices, num_nodes = _world(config)
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=_strategy(config, devices * num_nodes),
+        precision=config.precision,
+        callbacks=[*callbacks, *progress_bars()],
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_grad or None,
+        plugins=[AtomicCheckpointIO()],
+        logger=_Events(str(folder.root), name="", version=""),
+        enable_checkpointing=True,
+        enable_model_summary=False,
+        enable_progress_bar=bool(progress_bars()),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder.root),
+    )
+
+
+def _title(config: RunConfig) -> str:
+    what = config.regularizer if config.regularizer == "none" else f"{config.regularizer} {config.drop_ratio:g}"
+    return f"{config.model} on {config.data}, {what}, seed {config.seed}"

@@ -1,0 +1,70 @@
+"""Options of a classification run."""
+
+import dataclasses
+
+from dropkey.data.sources import SOURCES
+from dropkey.errors import ArgumentError
+from dropkey.runs.config import RunConfig
+from dropkey.runs.numbers import NonNegative, NonNegativeInt, Positive, Share
+from dropkey.runs.options import one_of, option
+from dropkey.runs.regularizer_options import ReAttentionOptions
+from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
+
+__all__ = ["ClassificationConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(ReAttentionOptions, RunConfig):
+    """Options of ``dropkey train``: a timm model on labeled images."""
+
+    task: str = option("classification", "what is trained")
+    data: str = option("digits", f"source of the images: {', '.join(SOURCES)}", group="data")
+    data_dir: str = option(
+        "",
+        "folder of the images; for --data folder: train/<class>/ and val/<class>/",
+        group="data",
+        when=(one_of("data", "folder", "imagenet", "cifar10", "cifar100", "fashion_mnist"),),
+    )
+    rand_augment: float = option(
+        0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=NonNegative
+    )
+    color_jitter: float = option(
+        0.0,
+        "strength of random changes of brightness, contrast and saturation; 0 for none",
+        group="data",
+        kind=NonNegative,
+    )
+    random_erasing: float = option(0.0, "share of images with an erased rectangle", group="data", kind=Share)
+    mixup: float = option(0.0, "alpha of mixup; 0 for none", group="data", kind=NonNegative)
+    cutmix: float = option(0.0, "alpha of cutmix; 0 for none", group="data", kind=NonNegative)
+
+    model: str = option("vit_mini_patch2_8", "any timm model name", group="model")
+    model_kwargs: str = option(
+        "",
+        "extra arguments for the model's constructor: depth=24 embed_dim=96",
+        group="model",
+        several=",".join,
+    )
+    img_size: int = option(
+        0, "side of the model's input in pixels", group="model", kind=NonNegativeInt, shown="the model's own"
+    )
+    pretrained: bool = option(False, "start from timm's pretrained weights (downloaded)", group="model")
+    weights: str = option("", "start from this local file (safetensors or torch; no code in it is run)", group="model")
+    drop_path: float = option(
+        0.0, "share of residual branches dropped in the last block, rising with depth", group="model", kind=Share
+    )
+
+    layer_decay: float = option(
+        1.0, "factor on the rate for each block further from the head", group="optimization", kind=Positive
+    )
+    label_smoothing: float = option(
+        0.0, "share of the target spread over all classes", group="optimization", kind=Share
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_model_kwargs(self.model_kwargs)
+        if self.pretrained and self.weights:
+            raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ArgumentError(f"--mixup and --cutmix pair images: --batch-size {self.batch_size} must be even")
