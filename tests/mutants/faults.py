@@ -32,6 +32,7 @@ MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 CORE = "tests/test_core_faults.py"
+ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
 
@@ -780,5 +781,32 @@ FAULTS = [
         "if self.seed_threshold is not None:",
         "if False:",
         "tests/adapters/test_device_ratio.py",
+    ),
+    # The order of blocks.
+    Fault(
+        "an example without effect",
+        "adapters/plan.py",
+        "carried_order(there) if example is None else by_execution(model, there, example)",
+        "carried_order(there)",
+        ORDER,
+    ),
+    Fault(
+        "blocks by name",
+        "adapters/block_order.py",
+        "blocks[name] for name in ran",
+        "blocks[name] for name in sorted(ran)",
+        ORDER,
+    ),
+    Fault("an idle block is nobody's wish", "adapters/block_order.py", "    if idle:\n", "    if False:\n", ORDER),
+    Fault("the order is forgotten", "adapters/apply.py", "f.block_index, True", "f.block_index, False", ORDER),
+    Fault(
+        "no word of the order",
+        "adapters/order_watch.py",
+        "        warnings.warn(self.remark, stacklevel=2)\n",
+        "",
+        ORDER,
+    ),
+    Fault(
+        "verify keeps the remark", "adapters/verify.py", "_replace(remark=order.remark)", "_replace(remark=None)", ORDER
     ),
 ]

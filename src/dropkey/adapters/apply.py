@@ -30,6 +30,7 @@ def apply(
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int | None = None,
     where: Callable[[Found], bool] | None = None,
+    example: Any = None,
 ) -> Handle:
     """Put a regularizer into every attention module of a model that an adapter knows.
 
@@ -48,13 +49,17 @@ def apply(
         num_prefix_tokens: class, register and distillation tokens before the patches; likewise.
         where: says of each attention module found (its ``name``, ``kind``, ``block_index``, ``module``) whether to act
             there; the schedule then runs over the blocks that are left. Everywhere by default; not with a state_dict.
+        example: inputs on which the model runs once, in evaluation mode, so that blocks are counted in the order in
+            which they run: one positional argument, several in a tuple, or keywords in a mapping. Without it they are
+            counted as they are registered; the first training pass and ``verify`` say so where the two differ.
 
     Returns:
         A Handle.
 
     Raises:
         ArgumentError: not a regularizer, an unknown backend, or a list of ratios that does not fit the model.
-        SiteError: a model without known attention, none where asked for, or with this regularizer on it already.
+        SiteError: a model without known attention, none where asked for, or with this regularizer on it already; or an
+            example that does not run every block.
 
     Example:
         >>> import torch, dropkey
@@ -68,23 +73,26 @@ def apply(
     """
     check_backend(backend)
     if isinstance(regularizer, Mapping):
-        plan = restored(model, regularizer, where)
+        plan = restored(model, regularizer, where, example)
     elif type(regularizer) in SLOTS:
-        plan = planned(model, regularizer, where)
+        plan = planned(model, regularizer, where, example)
     else:
         known = " or ".join(f"{cls.__name__}(...)" for cls in SLOTS)
         raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
     slot_class = SLOTS[type(plan.regularizer)]
     slot_class.check_backend(backend)
     _check_applicable(plan.found, slot_class)
-    handle_id = HandleId()
+    handle_id = HandleId(plan.watches_order)
     filled: list[tuple[nn.Module, Slot]] = []
     try:
         for f, drop_ratio in zip(plan.found, plan.drop_ratios, strict=True):
             slot = slot_class(plan.regularizer, handle_id, drop_ratio, backend)
             slot.enabled = plan.enabled
             filled.append((f.module, slot))
-            fill(f, slot, site_to_fill(f, grid_size, num_prefix_tokens))
+            site = site_to_fill(f, grid_size, num_prefix_tokens)
+            if example is not None:
+                site.block_index, site.is_ordered = f.block_index, True
+            fill(f, slot, site)
         follow_grids(model)
     except BaseException:
         for module, slot in filled:

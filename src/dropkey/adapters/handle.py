@@ -61,7 +61,7 @@ class Handle:
 
     @property
     def sites(self) -> list[SiteInfo]:
-        """The sites, in the order of the model's blocks."""
+        """The sites, in the order of the model's blocks: as they run if an example was given."""
         names = unwrapped_names(self.model)
         return [
             SiteInfo(
@@ -211,6 +211,7 @@ class Handle:
     def _sites(self) -> list[tuple[nn.Module, Site, Slot]]:
         """Return (module, site, slot) of every site of this handle."""
         sites = [row for row in filled_slots(self.model) if row[2].handle_id is self._id]
+        sites.sort(key=lambda row: row[1].block_index)
         if not sites:
             raise SiteError("this handle was removed from the model: apply again for a new one")
         return sites

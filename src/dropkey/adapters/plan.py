@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from dropkey.adapters.block_order import by_execution, carried_order
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
@@ -24,15 +25,20 @@ class Plan(NamedTuple):
     found: Sequence[Found]
     drop_ratios: Sequence[float]
     enabled: bool = True
+    watches_order: bool = False  # it decides something, and was not seen yet
 
 
-def planned(model: nn.Module, regularizer: Regularizer, where: Where) -> Plan:
-    """Plan a regularizer for the modules that ``where`` chooses."""
-    found = SLOTS[type(regularizer)].chosen(_chosen(model, attention_modules(model), where), regularizer)
-    return Plan(regularizer, found, _drop_ratios(found, regularizer))
+def planned(model: nn.Module, regularizer: Regularizer, where: Where, example: Any = None) -> Plan:
+    """Plan a regularizer for the modules that ``where`` chooses, in the order in which they run on an example."""
+    there = _chosen(model, attention_modules(model), where)
+    there = carried_order(there) if example is None else by_execution(model, there, example)
+    found = SLOTS[type(regularizer)].chosen(there, regularizer)
+    drop_ratios = _drop_ratios(found, regularizer)
+    order_matters = len(set(drop_ratios)) > 1 or len(found) < len(there)
+    return Plan(regularizer, found, drop_ratios, watches_order=order_matters and example is None)
 
 
-def restored(model: nn.Module, state: Mapping[str, Any], where: Where) -> Plan:
+def restored(model: nn.Module, state: Mapping[str, Any], where: Where, example: Any = None) -> Plan:
     """Plan what a handle's ``state_dict`` says, for the modules that it names."""
     if where is not None:
         raise ArgumentError("a handle's state_dict names its sites: leave out where")
@@ -46,6 +52,7 @@ def restored(model: nn.Module, state: Mapping[str, Any], where: Where) -> Plan:
             "restore them on a model like the one that they are of, before it is wrapped"
         )
     found = [f for name, f in named.items() if name in settings.drop_ratios]
+    found = carried_order(found) if example is None else by_execution(model, found, example)
     return Plan(settings.regularizer, found, [settings.drop_ratios[names[f.module]] for f in found], settings.enabled)
 
 

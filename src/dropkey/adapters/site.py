@@ -39,6 +39,7 @@ class Site:
         name: dotted path of the module in its model.
         entry: what is special about its class.
         block_index: place of the module's block in the model, from 0.
+        is_ordered: whether blocks were counted as they run on an example, not as they are registered.
         original_class: class of the module before it became a site.
         grid_size: (rows, cols) of the patch keys, if known; that of the last pass where the pattern needs one.
         num_prefix_tokens: keys before the patch keys.
@@ -52,6 +53,7 @@ class Site:
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
     grid_is_given: bool = False
+    is_ordered: bool = False
     slots: tuple[Slot, ...] = ()  # in the order of their stages
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     listeners: tuple[Listener, ...] = ()  # see listeners.py
@@ -124,10 +126,12 @@ class Site:
         Raises:
             SiteError: the settings have changed between a forward pass and its recomputation in the backward pass.
         """
+        slots = self.acting(training) if acts else []
+        for slot in slots:
+            slot.handle_id.order.ran(self.name, self.block_index)
         # Re-attention draws nothing, and may be recomputed with any random state.
-        slots = [slot for slot in self.acting(training) if slot.drops] if acts else []
         grid = self.grid_size, self.num_prefix_tokens
-        settings = tuple(Acting(slot.regularizer, slot.drop_ratio, *grid) for slot in slots)
+        settings = tuple(Acting(slot.regularizer, slot.drop_ratio, *grid) for slot in slots if slot.drops)
         self.passes.follow(self.label, acts, inputs, settings)
 
     def attend(self, forward_pass: ForwardPass, call: AttentionCall, own_rate: float = 0.0) -> Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 
 from dropkey.adapters.discover import Found
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.order_watch import OrderWatch
 from dropkey.adapters.record import Record
 from dropkey.adapters.site_call import SiteCall
 from dropkey.errors import SiteError
@@ -21,6 +22,9 @@ STAGES = ("logits", "weights", "maps")
 
 class HandleId:
     """What the slots of one handle have in common: the same object, which is no longer the same in a copy."""
+
+    def __init__(self, watches_order: bool = False) -> None:
+        self.order = OrderWatch(watches_order)
 
 
 class Slot:

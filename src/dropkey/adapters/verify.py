@@ -25,10 +25,12 @@ class Verification(NamedTuple):
     """What ``Handle.verify`` has proved: ``print`` it for a table."""
 
     checks: list[Any]  # one a site, with what its slot has seen: a DropCheck or a MixCheck
+    remark: str | None = None  # what else was seen that the user may not have meant
 
     def __str__(self) -> str:
         rows = [["site", *self.checks[0].header], *([shown(c.name), *c.cells()] for c in self.checks)]
-        return f"{text_table(rows)}\n{self.checks[0].conclusion}"
+        lines = [text_table(rows), self.checks[0].conclusion, *([self.remark] if self.remark else [])]
+        return "\n".join(lines)
 
 
 def verify(model: nn.Module, rows: Rows, *inputs: Any, **kwargs: Any) -> Verification:
@@ -41,7 +43,10 @@ def verify(model: nn.Module, rows: Rows, *inputs: Any, **kwargs: Any) -> Verific
             _check_pass(model, rows, False, *inputs, **kwargs)
         else:
             _check_untouched(model, rows, *inputs, **kwargs)
-        return _check_pass(model, rows, True, *inputs, **kwargs)
+        order = rows[0][2].handle_id.order
+        order.begin()
+        verification = _check_pass(model, rows, True, *inputs, **kwargs)
+        return verification._replace(remark=order.remark)
 
 
 def _check_pass(model: nn.Module, rows: Rows, training: bool, *inputs: Any, **kwargs: Any) -> Verification:

@@ -56,8 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     seed_all(config.seed, "verify")
     trial = _trial(given.values["name"], config)
     _check_it_runs(trial)
-    handle = apply(trial.model, regularizer)
     positional, keyword = trial.arguments()
+    handle = apply(trial.model, regularizer, example=keyword or positional)
     print(trial, handle, sep="\n", end="\n\n")
     print(handle.verify(*positional, **keyword))
     return DONE

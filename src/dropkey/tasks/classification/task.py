@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dropkey.adapters.apply import apply
 from dropkey.adapters.handle import Handle
@@ -52,13 +52,14 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
     def build(self, config: ClassificationConfig, source: ImageSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), pretrained=config.pretrained and fresh)
         notes = load_weights(network, Path(config.weights)) if config.weights and fresh else []
+        example = _example(network, config.img_size)
         re_attention = build_re_attention(config)
         if re_attention is not None:
-            notes = [*notes, str(apply(network, re_attention))]
+            notes = [*notes, str(apply(network, re_attention, example=example))]
         regularizer = build_regularizer(config)
-        handle = None if regularizer is None else apply(network, regularizer)
+        handle = None if regularizer is None else apply(network, regularizer, example=example)
         if config.map_similarity_loss:
-            _listen(network, ImageFormat.of(network, config.img_size), handle)
+            _listen(network, example, handle)
         return Built(network, handle, notes)
 
     def batches(self, config: ClassificationConfig, source: ImageSource, network: nn.Module) -> ImageData:
@@ -118,11 +119,16 @@ def _network(config: ClassificationConfig, num_classes: int, *, pretrained: bool
     )
 
 
-def _listen(network: nn.Module, image_format: ImageFormat, handle: Handle | None) -> None:
+def _example(network: nn.Module, img_size: int) -> Tensor:
+    """Return an image (1, 3, height, width) that the network takes."""
+    size = ImageFormat.of(network, img_size).img_size
+    return torch.zeros(1, 3, size, size)
+
+
+def _listen(network: nn.Module, image: Tensor, handle: Handle | None) -> None:
     """See to it that the maps of a network can be compared, or raise a DropKeyError that says why not."""
     if handle is None:
         apply(network, DropKey(0.0)).disable()
-    image = torch.zeros(1, 3, image_format.img_size, image_format.img_size)
     with torch.no_grad(), attention_maps(network.eval()) as maps:
         network(image)
     map_similarity(maps)
