@@ -794,7 +794,7 @@ FAULTS = [
         "blocks by name",
         "adapters/block_order.py",
         "blocks[name] for name in ran",
-        "blocks[name] for name in sorted(ran)",
+        "blocks[name] for name in reversed(ran)",
         ORDER,
     ),
     Fault("an idle block is nobody's wish", "adapters/block_order.py", "    if idle:\n", "    if False:\n", ORDER),
