@@ -1,7 +1,6 @@
 """When a run saves its state, and how: ``last.ckpt`` and ``best.ckpt``, written whole or not at all."""
 
 import io
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from dropkey.errors import RunError, first_line
+from dropkey.errors import RunError
+from dropkey.models.torch_file import read_torch_file
 from dropkey.runs.record import EpochRecord
 from dropkey.runs.run_folder import RunFolder, write_atomically
 
@@ -93,12 +93,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: missing, cut short, or not a checkpoint of ours.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"no checkpoint {path}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError) as error:
-        raise RunError(f"cannot read checkpoint {path}: {first_line(error)}") from None
+    if not path.exists():
+        raise RunError(f"no checkpoint {path}")
+    checkpoint = read_torch_file(path, "a checkpoint")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of a dropkey run: it has no state_dict")
     return checkpoint
