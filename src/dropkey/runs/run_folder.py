@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from dropkey.errors import RunError, first_line
+from dropkey.errors import RunError
+from dropkey.runs.yaml_file import read_options
 
 __all__ = ["RunFolder", "fresh_run_folder"]
 
@@ -50,14 +51,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """Return the options in config.yaml, or raise a RunError if there are none."""
         try:
-            values = yaml.safe_load(self.config_file.read_text())
+            return read_options(self.config_file)
         except FileNotFoundError:
             raise RunError(f"{self.root} is not a run folder: it holds no config.yaml") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunError(f"cannot read {self.config_file}: {first_line(error)}") from None
-        if not isinstance(values, dict):
-            raise RunError(f"{self.config_file} holds no options")
-        return values
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv, one row an epoch."""
