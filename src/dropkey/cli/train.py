@@ -112,7 +112,7 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
         print(f"{folder.root} holds no run yet: starting from the beginning")
         fresh: RunConfig = task.resolve(values, given.asked)
         return fresh
-    saved: RunConfig = task.read(folder.read_config())
+    saved: RunConfig = task.read(folder.read_config(), str(folder.config_file))
     for name, now in values.items():
         before = getattr(saved, name)
         if before != now and name not in _FREE_ON_RESUME:

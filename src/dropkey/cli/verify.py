@@ -82,7 +82,7 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
     saved = run_folder.read_config()
     task = task_of(saved)
     size = {"img_size": config.img_size} if config.img_size else {}
-    return Trial(*task.trial(task.read({**saved, **size}), config.batch_size))
+    return Trial(*task.trial(task.read({**saved, **size}, str(run_folder.config_file)), config.batch_size))
 
 
 def _check_it_runs(trial: "Trial") -> None:

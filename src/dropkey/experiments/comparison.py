@@ -116,7 +116,9 @@ class Comparison:
         folder = self.folder(label, seed)
         with folder.metrics_file.open() as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return Result(label, seed, folder.read_summary(), rows, self.task.read(folder.read_config()))
+        return Result(
+            label, seed, folder.read_summary(), rows, self.task.read(folder.read_config(), str(folder.config_file))
+        )
 
     def _options(self) -> dict[str, dict[str, Any]]:
         return {arm.label: _options_of(arm.config) for arm in self.arms}
