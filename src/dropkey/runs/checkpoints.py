@@ -39,11 +39,13 @@ class Checkpoints(Checkpoint):
         folder: where.
         record: says how good each epoch was.
         seconds: longest time of training that a crash can cost.
+        fingerprint: what tells the data of the run from other data; kept in the checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, record: EpochRecord, seconds: float = 60.0) -> None:
+    def __init__(self, folder: RunFolder, record: EpochRecord, seconds: float = 60.0, fingerprint: str = "") -> None:
         super().__init__()
         self.folder = folder
+        self.fingerprint = fingerprint
         self.record = record
         self.seconds = seconds
         self.place: tuple[int, int] = (0, 0)  # (epoch, batch) that comes next
@@ -66,7 +68,7 @@ class Checkpoints(Checkpoint):
         self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"place": list(self.place)}
+        return {"place": list(self.place), "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         epoch, batch = state_dict["place"]
