@@ -69,6 +69,12 @@ def few_digits():
         def __getitem__(self, index):
             return self.images[index]
 
+        def size(self, index):
+            return self.images.size(index)
+
+        def fingerprint(self):
+            return f"{self.count} of {self.images.fingerprint()}"
+
     few = dataclasses.replace(whole, train=Some(whole.train, 120), val=Some(whole.val, 40))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.SOURCES, "digits", lambda data_dir: few)

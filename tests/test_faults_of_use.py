@@ -213,8 +213,7 @@ def test_a_class_that_cannot_be_subclassed_leaves_nothing_behind(images, cls):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_half_way_leaves_nothing_behind(images, regularizer, step, error, monkeypatch):
     model, plain = tiny_vit(depth=3, attn_drop_rate=0.25), tiny_vit(depth=3, attn_drop_rate=0.25)
-    slot_class = SLOTS[type(regularizer)]
-    holder = {"swap_in": filling, "settle": filling.own_dropout, "put_in": slot_class}[step]
+    holder = {"swap_in": filling, "settle": filling.own_dropout, "put_in": SLOTS[type(regularizer)]}[step]
     real, calls = getattr(holder, step), []
 
     def fails_second(*args):

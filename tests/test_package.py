@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest import mock
 
@@ -107,6 +108,19 @@ def test_sdist_and_wheel_install_into_a_clean_environment(tmp_path):
         code = f"import sys; sys.path.insert(0, {str(folder)!r}); import dropkey; print(dropkey.__file__)"
         assert str(folder) in python(code)
         assert (folder / "dropkey" / "py.typed").exists()
+
+
+def test_the_source_archive_holds_what_readme_docs_and_tests_name():
+    named = {"constraints.txt", "pyproject.toml"}
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            named.add((page.parent / target).resolve().relative_to(ROOT).parts[0])
+    for test in (ROOT / "tests").rglob("*.py"):
+        named |= set(re.findall(r'ROOT / "([.\w]+)"', test.read_text()))
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    archive = targets["sdist"]["include"]
+    assert named <= {*archive, "pyproject.toml"}
+    assert all((ROOT / name).exists() for name in archive)
 
 
 def test_planted_faults_still_fit_the_source():

@@ -7,6 +7,7 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "DataError",
+    "DivergedError",
     "DropKeyError",
     "RunError",
     "SiteError",
@@ -37,6 +38,10 @@ class DataError(DropKeyError, ValueError):
 
 class RunError(DropKeyError, RuntimeError):
     """A run folder, a checkpoint or a training in progress cannot do what was asked of it."""
+
+
+class DivergedError(RunError):
+    """A loss is not finite: this way of training fails, others may not."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -130,7 +130,7 @@ def empty_class(root):
 def lone_class(root):
     (root / "train" / "emu").mkdir()
     Image.new("RGB", (8, 8)).save(root / "train" / "emu" / "0.png")
-    return "different classes: only one has emu"
+    return "different classes: only train has 'emu'"
 
 
 def no_val(root):

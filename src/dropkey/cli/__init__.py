@@ -3,12 +3,16 @@
 A subcommand's module has ``run(arguments) -> exit code`` and is imported when it is called.
 """
 
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from dropkey.cli.exit_codes import DONE, INTERRUPTED, MENDABLE
-from dropkey.errors import ArgumentError, DropKeyError, did_you_mean
+from dropkey.cli.output import steady_output
+from dropkey.errors import ArgumentError, DropKeyError, did_you_mean, first_line
 
 __all__ = ["main"]
 
@@ -24,20 +28,21 @@ SUBCOMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code: see ``dropkey.cli.exit_codes``."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return DONE
-    try:
-        return _run(arguments[0], arguments[1:])
-    except DropKeyError as error:
-        print(f"dropkey: {_last_line(error)}", file=sys.stderr)
-        return MENDABLE
-    except KeyboardInterrupt:
-        print("dropkey: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with steady_output(), _sigterm_as_ctrl_c():
+        try:
+            return _run(arguments[0] if arguments else "--help", arguments[1:])
+        except (DropKeyError, OSError, MemoryError) as error:
+            print(f"dropkey: {_in_one_line(error)}", file=sys.stderr)
+            return MENDABLE
+        except KeyboardInterrupt:
+            print("dropkey: interrupted", file=sys.stderr)
+            return INTERRUPTED
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if name in ("-h", "--help"):
+        print(_help())
+        return DONE
     if name == "--version":
         print(importlib.import_module("dropkey").__version__)
         return DONE
@@ -61,6 +66,32 @@ def _help() -> str:
     return "\n".join(
         ["usage: dropkey SUBCOMMAND [options]", "", *lines, "", "dropkey SUBCOMMAND --help lists options."]
     )
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let a request to end be what Ctrl-C is, wherever a command stands."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What a user can mend, in one line: what this package says, and what the system says of files and memory."""
+    if isinstance(error, DropKeyError):
+        text = _last_line(error)
+    elif isinstance(error, MemoryError):
+        text = "out of memory: a smaller --batch-size or a smaller image"
+    else:
+        assert isinstance(error, OSError)
+        place = "" if error.filename is None else f"{error.filename}: "
+        text = f"{place}{error.strerror or first_line(error)}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _last_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
 from dropkey.cli.options import Given, Parser
 from dropkey.cli.task_option import add_task_options, task_from
-from dropkey.errors import ArgumentError
+from dropkey.errors import ArgumentError, RunError
 from dropkey.runs.numbers import PositiveInt
 from dropkey.runs.options import Options, flag, idle_because, option
 
@@ -66,10 +66,15 @@ def run(arguments: Sequence[str]) -> int:
     except Interrupted:
         print("dropkey: interrupted; the same command resumes where this stopped", file=sys.stderr)
         return INTERRUPTED
+    failed = "; ".join(f"the arm {label!r} diverged: {error}" for label, error in comparison.diverged.items())
+    if not results:
+        raise RunError(failed)
     rows = arm_rows(results, task.measures)
     write_atomically(root / "results.json", (json.dumps(as_data(rows, task.measures), indent=2) + "\n").encode())
     write_atomically(root / "report.html", comparison_page(results, task.measures).encode())
     print(f"\n{as_text(rows, task.measures)}\npage: {root / 'report.html'}")
+    if failed:
+        raise RunError(f"{failed}; the table and the page are of the other arms")
     return DONE
 
 

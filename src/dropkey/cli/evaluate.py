@@ -21,8 +21,9 @@ _DESCRIPTION = "Measure what a run has trained, or a timm model with weights, on
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluate a run or a model, print a table and write it as JSON."""
+    from dropkey.runs.failures import mendable_failures
     from dropkey.runs.options import refuse_idle
-    from dropkey.runs.run_folder import RunFolder, write_atomically
+    from dropkey.runs.run_folder import RunFolder, check_writable, write_atomically
     from dropkey.tasks.registry import DEFAULT_TASK, named_task, task_of
 
     folder = _run_folder(arguments)
@@ -33,11 +34,14 @@ def run(arguments: Sequence[str]) -> int:
     is_run = Path(name).is_dir()
     options = task.evaluation_class(evaluated="a run" if is_run else "a model", **given.of(task.evaluation_class))
     refuse_idle(options, [option for option in given.of(task.evaluation_class) if option in given.asked])
-    trained = _load(task, name, options)
-    trained.data.eval_batch_size = options.batch_size
-    result = task.evaluate(trained, options)
-    print(task.table(result))
     output = options.output or (str(Path(name) / "evaluation.json") if is_run else "")
+    for file in filter(None, (output, options.save_predictions)):
+        check_writable(Path(file))
+    with mendable_failures():
+        trained = _load(task, name, options)
+        trained.data.eval_batch_size = options.batch_size
+        result = task.evaluate(trained, options)
+    print(task.table(result))
     if output:
         write_atomically(Path(output), (json.dumps(result, indent=2) + "\n").encode())
         print(f"written to {output}")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.runs.numbers import in_words
 from dropkey.runs.options import flag, options_of, type_of
+from dropkey.runs.yaml_file import read_options
 
 __all__ = ["Given", "Parser", "read_file", "text_of"]
 
@@ -144,17 +144,14 @@ def read_file(path: Path) -> dict[str, Any]:
     """Return the options in a YAML file; no code in it is run.
 
     Raises:
-        ArgumentError: no such file, or no options in it.
+        ArgumentError: no such file.
+        RunError: no options in it, or more than options are.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError(f"cannot read --config {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ArgumentError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ArgumentError(f"--config {path} holds no options: one a line is expected, as in epochs: 10")
-    return {str(name): value for name, value in values.items() if value is not None}
+        values = read_options(path)
+    except FileNotFoundError:
+        raise ArgumentError(f"cannot read --config {path}: No such file or directory") from None
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def text_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -1,9 +1,10 @@
 """``dropkey train``."""
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from dropkey.errors import ArgumentError, RunError
 if TYPE_CHECKING:
     from dropkey.runs.config import RunConfig
     from dropkey.runs.measure import Measure
+    from dropkey.runs.prepared import Prepared
+    from dropkey.runs.run_folder import RunFolder
     from dropkey.tasks.task import Task
 
 __all__ = ["run"]
@@ -34,10 +37,12 @@ def run(arguments: Sequence[str]) -> int:
 
     task = task_from(arguments)
     given = _parser(task, arguments).read(arguments)
-    is_main = _is_main_process()
-    config = _resumed(task, given) if given.values.get("resume") else _fresh(task, given, is_main)
-    folder = RunFolder(Path(config.output))
     resume = bool(given.values.get("resume"))
+    config = _resumed(task, given) if resume else task.resolve(given.of(task.config_class), given.asked)
+    is_main = _is_main_process(config.devices)
+    folder = RunFolder(Path(config.output))
+    if is_main and not resume:
+        _check_free(folder)
     if resume and folder.summary_file.exists():
         print(closing(folder.read_summary(), folder.root, task.measures[0]))
         return DONE
@@ -47,12 +52,12 @@ def run(arguments: Sequence[str]) -> int:
 
     check_processes(config)
     prepared = task.prepare(config, fresh=not folder.last_checkpoint.exists())
-    if is_main:
-        folder.make()
-        folder.write_config(acting(config))
-        print("\n".join([*prepared.notes, opening(prepared.handle, config)]), flush=True)
     try:
-        summary = train(prepared, folder, resume=resume, say=_say)
+        with _held(folder) if is_main else contextlib.nullcontext():
+            if is_main:
+                folder.write_config(acting(config))
+                print("\n".join([*prepared.notes, opening(prepared)]), flush=True)
+            summary = train(prepared, folder, resume=resume, say=_say)
     except Interrupted:
         if is_main:
             print(f"dropkey: interrupted; to go on: dropkey train --resume --output {folder.root}", file=sys.stderr)
@@ -62,11 +67,25 @@ def run(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def opening(handle: Any, config: "RunConfig") -> str:
-    """Return what is said before training: the sites, and where the run lies."""
-    table = str(handle) if handle is not None else "No regularizer on attention."
+@contextlib.contextmanager
+def _held(folder: "RunFolder") -> Iterator[None]:
+    """Make a run folder, for this process alone."""
+    from dropkey.runs.run_lock import locked
+
+    folder.make()
+    with locked(folder.root):
+        yield
+
+
+def opening(prepared: "Prepared") -> str:
+    """Return what is said before training: the sites, the data, and where the run lies."""
+    from dropkey.runs.training import num_processes
+
+    config = prepared.config
+    table = str(prepared.handle) if prepared.handle is not None else "No regularizer on attention."
+    data = "\n".join(prepared.data.overview(num_processes(config)))
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
-    return f"{table}\n\n{config.model} on {config.data}, {epochs}; run folder {config.output}"
+    return f"{table}\n\n{data}\n\n{config.model} on {config.data}, {epochs}; run folder {config.output}"
 
 
 def closing(summary: Mapping[str, Any], root: Path, headline: "Measure") -> str:
@@ -78,8 +97,8 @@ def closing(summary: Mapping[str, Any], root: Path, headline: "Measure") -> str:
     return (
         f"validation {headline.words} {final} (best {best} in epoch {summary['best_epoch'] + 1}), clean training "
         f"{headline.words} {train}, gap {headline.text(summary['generalization_gap'], '+')}\n"
-        f"{epochs} in {summary['train_seconds']:.1f} s, {summary['images_per_second']:.0f} images/s; "
-        f"curves: {root / 'curves.png'}"
+        f"{epochs} in {summary['train_seconds']:.1f} s; {summary['images_per_second']:.0f} images/s, evaluation left "
+        f"out; curves: {root / 'curves.png'}"
     )
 
 
@@ -90,13 +109,12 @@ def _parser(task: "Task[Any, Any]", arguments: Sequence[str]) -> Parser:
     return parser
 
 
-def _fresh(task: "Task[Any, Any]", given: Given, is_main: bool) -> "RunConfig":
-    from dropkey.runs.run_folder import RunFolder
-
-    config: RunConfig = task.resolve(given.of(task.config_class), given.asked)
-    if RunFolder(Path(config.output)).holds_a_run and is_main:
-        raise RunError(f"{config.output} already contains a run: continue it with --resume, or choose another --output")
-    return config
+def _check_free(folder: "RunFolder") -> None:
+    """Raise a RunError if a new run would write over something."""
+    if folder.holds_a_run:
+        raise RunError(f"{folder.root} already contains a run: continue it with --resume, or choose another --output")
+    if (file := folder.foreign_file()) is not None:
+        raise RunError(f"{file} is there already, and a run would write over it: choose another --output")
 
 
 def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
@@ -112,7 +130,7 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
         print(f"{folder.root} holds no run yet: starting from the beginning")
         fresh: RunConfig = task.resolve(values, given.asked)
         return fresh
-    saved: RunConfig = task.read(folder.read_config())
+    saved: RunConfig = task.read(folder.read_config(), str(folder.config_file))
     for name, now in values.items():
         before = getattr(saved, name)
         if before != now and name not in _FREE_ON_RESUME:
@@ -125,8 +143,13 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
     return config
 
 
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+def _is_main_process(devices: int) -> bool:
+    """Say whether this process is the one that writes and speaks; ranks that no launcher has set are forgotten."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["RANK"]) == 0
+    for name in ("RANK", *(("WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK") if devices == 1 else ())):
+        os.environ.pop(name, None)
+    return os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning sets it in the processes that it starts
 
 
 def _say(line: str) -> None:

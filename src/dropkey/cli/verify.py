@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE
 from dropkey.cli.options import Parser
@@ -46,7 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_options(VerifyOptions, _DEFAULTS, without=_LEFT_OUT)
     given = parser.read(arguments)
     said = given.of(VerifyOptions)
-    config = VerifyOptions(**{**_DEFAULTS, **pattern_defaults(said), **said})
+    own = _of_run(given.values["name"])
+    config = VerifyOptions(**{**_DEFAULTS, **own, **pattern_defaults(said), **said})
     refuse_idle(config, [name for name in said if name in given.asked])
     regularizer = build_dropkey(config)
 
@@ -58,9 +59,25 @@ def run(arguments: Sequence[str]) -> int:
     _check_it_runs(trial)
     positional, keyword = trial.arguments()
     handle = apply(trial.model, regularizer, example=keyword or positional)
+    if own:
+        print("What acts is as in the run, unless options say otherwise; the weights are untrained.")
     print(trial, handle, sep="\n", end="\n\n")
     print(handle.verify(*positional, **keyword))
     return DONE
+
+
+def _of_run(name: str) -> dict[str, Any]:
+    """The options of DropKey in a run that was trained with it."""
+    from dropkey.runs.run_folder import RunFolder
+    from dropkey.tasks.registry import task_of
+
+    folder = RunFolder(Path(name))
+    if (folder.root / "config.json").exists() or not folder.holds_a_run:
+        return {}
+    saved = folder.read_config()
+    config = task_of(saved).read(saved, str(folder.config_file))
+    names = ("drop_ratio", "schedule", "pattern", "window_size") if config.regularizer == "dropkey" else ()
+    return {name: getattr(config, name) for name in names}
 
 
 def _trial(name: str, config: VerifyOptions) -> "Trial":
@@ -82,7 +99,7 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
     saved = run_folder.read_config()
     task = task_of(saved)
     size = {"img_size": config.img_size} if config.img_size else {}
-    return Trial(*task.trial(task.read({**saved, **size}), config.batch_size))
+    return Trial(*task.trial(task.read({**saved, **size}, str(run_folder.config_file)), config.batch_size))
 
 
 def _check_it_runs(trial: "Trial") -> None:

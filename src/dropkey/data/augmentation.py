@@ -19,7 +19,7 @@ from dropkey.data.order import Place
 from dropkey.data.seeds import seed_cpu
 from dropkey.data.source import LabeledImages
 
-__all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "train_transform"]
+__all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "placing_of", "train_transform"]
 
 Transform = Callable[[Image.Image], Tensor]
 _SMALL = 64  # images up to this side are shifted, larger ones cropped at random scales
@@ -57,6 +57,24 @@ class Augmentation:
     rand_augment: float = 0.0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
+
+    def __str__(self) -> str:
+        """What training does to images, in words."""
+        steps = {
+            "mirroring": self.flips,
+            f"RandAugment of magnitude {self.rand_augment:g}": self.rand_augment,
+            f"color jitter of {self.color_jitter:g}": self.color_jitter,
+            f"erasing in {self.random_erasing:.0%} of the images": self.random_erasing,
+        }
+        return ", ".join(words for words, acts in steps.items() if acts) or "no mirroring"
+
+
+def placing_of(img_size: int, augmentation: Augmentation) -> str:
+    """Return in words how training cuts images to a size."""
+    if img_size > _SMALL:
+        return "random crops of 30% to 100% of the area"
+    shift = max(1, img_size // 8)
+    return f"shifts by up to {shift} pixel{'s' if shift > 1 else ''}" if augmentation.shifts else "no shifts"
 
 
 def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Transform:
@@ -115,9 +133,20 @@ class _Fitted:
     def __call__(self, image: Image.Image) -> Image.Image:
         if image.size == (self.size, self.size) and self.size <= _SMALL:
             return image
+        image = _without_far_ends(image)
         for step in self.steps:
             image = step(image)
         return image
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Return the middle of an image that is longer than 8 times its width: resized as a whole it could fill memory."""
+    width, height = image.size
+    reach = 8 * min(width, height)
+    if max(width, height) <= reach:
+        return image
+    left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
+    return image.crop((left, top, left + min(width, reach), top + min(height, reach)))
 
 
 class _Normalized:

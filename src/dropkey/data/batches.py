@@ -48,10 +48,33 @@ class RunData(pl.LightningDataModule, ABC):
     def clean_dataset(self, split: Split, indices: Sequence[int]) -> Dataset[Any]:
         """Return the examples at these indices, in this order, as evaluation sees them."""
 
+    def fingerprint(self) -> str:
+        """Return what tells this data from other data; a subclass that knows more than its sizes says more."""
+        return f"{self.sizes['train']}-{self.sizes['val']}"
+
+    def overview(self, world_size: int = 1) -> list[str]:
+        """Return what a run says of its data at its start, a line each; of as many processes as share it."""
+        counts = f"{self.sizes['train']:,} for training, {self.sizes['val']:,} for validation"
+        return [f"data: {counts}", self.epoch_in_words(world_size)]
+
+    def epoch_in_words(self, world_size: int = 1) -> str:
+        """Return how many batches an epoch has, and how many examples are left over."""
+        share = self.sizes["train"] // world_size
+        size = self.train_batch_size(share)
+        count = share // size
+        rest = self.sizes["train"] - world_size * size * count
+        each = "" if world_size == 1 else f" in each of {world_size} processes"
+        left = f"; left over, others in each epoch: {rest}" if rest else ""
+        return f"an epoch: {count} batch{'es' if count != 1 else ''} of {size}{each}{left}"
+
+    def train_batch_size(self, num_examples: int) -> int:
+        """Return how many examples a training batch has, of as many as a process has in an epoch."""
+        return min(self.batch_size, num_examples)
+
     def train_dataloader(self) -> DataLoader[Any]:
         rank, world_size = self._place()
         order = EpochOrder(self.sizes["train"], self.seed, rank, world_size)
-        batch_size = min(self.batch_size, len(order))
+        batch_size = self.train_batch_size(len(order))
         order.start_at(self.start[0], self.start[1] * batch_size)
         return self._loader(self.train_dataset(), batch_size=batch_size, sampler=order, drop_last=True)
 

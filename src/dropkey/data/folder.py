@@ -1,54 +1,16 @@
 """Images in folders, one a class: ``DIR/train/<class>/*.jpg`` and ``DIR/val/<class>/*.jpg``."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from dropkey.data.image_tree import ImageTree
+from dropkey.data.picture import readable_name
 from dropkey.data.source import ImageSource
 from dropkey.errors import DataError
 
-__all__ = ["ImageTree", "folder"]
+__all__ = ["folder"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-
-
-class ImageTree:
-    """The images below one folder, in the order of their paths.
-
-    Args:
-        root: a folder with one folder a class.
-
-    Raises:
-        DataError: no such folder, no class in it, or a class without images.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.classes = _class_names(root)
-        self.files: list[tuple[Path, int]] = []
-        for label, name in enumerate(self.classes):
-            found = _image_files(root / name)
-            if not found:
-                raise DataError(f"class folder {root / name} holds no images ({', '.join(sorted(_SUFFIXES))})")
-            self.files += [(path, label) for path in found]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, label = self.files[index]
-        return read_image(path), label
-
-
-def read_image(path: Path) -> Image.Image:
-    """Return an image file as RGB, or raise a DataError that names the file."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that can be read: mend or delete it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path} ({error}): mend or delete it") from None
+_SHOWN = 5
 
 
 def folder(data_dir: Path) -> ImageSource:
@@ -57,31 +19,35 @@ def folder(data_dir: Path) -> ImageSource:
     Raises:
         DataError: a folder is missing or empty, or the two do not hold the same classes.
     """
-    if not data_dir.is_dir():
-        raise DataError(f"no folder {data_dir}: --data-dir must hold train/<class>/ and val/<class>/ folders of images")
+    name = readable_name(data_dir)
+    if not _is_folder(data_dir):
+        raise DataError(f"no folder {name}: --data-dir must hold train/<class>/ and val/<class>/ folders of images")
     train, val = ImageTree(data_dir / "train"), ImageTree(data_dir / "val")
     if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
-        raise DataError(f"{data_dir}/train and {data_dir}/val hold different classes: only one has {', '.join(odd)}")
+        alone = (_alone("train", train.classes, val.classes), _alone("val", val.classes, train.classes))
+        raise DataError(f"{name}/train and {name}/val hold different classes: {'; '.join(filter(None, alone))}")
     if len(train.classes) < 2:
-        raise DataError(f"{data_dir}/train holds one class only, {train.classes[0]}: there is nothing to tell apart")
-    return ImageSource("folder", train, val, train.classes, None, flips=True)
+        raise DataError(f"{name}/train holds one class only, {train.classes[0]!r}: there is nothing to tell apart")
+    return ImageSource(
+        name="folder",
+        train=train,
+        val=val,
+        classes=train.classes,
+        img_size=None,
+        flips=True,
+        left_out=train.left_out + val.left_out,
+    )
 
 
-def _class_names(root: Path) -> list[str]:
+def _is_folder(path: Path) -> bool:
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    except FileNotFoundError:
-        raise DataError(f"no folder {root}: images are expected in {root}/<class>/") from None
+        return path.is_dir()
     except OSError as error:
-        raise DataError(f"cannot read the folder {root}: {error.strerror}") from None
-    if not names:
-        raise DataError(f"{root} holds no class folders: images are expected in {root}/<class>/")
-    return names
+        raise DataError(f"cannot look into {readable_name(path)}: {error.strerror}") from None
 
 
-def _image_files(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    except OSError as error:
-        raise DataError(f"cannot read the folder {root}: {error.strerror}") from None
+def _alone(split: str, classes: Sequence[str], others: Sequence[str]) -> str:
+    """Say which classes one split has alone."""
+    odd = sorted(set(classes) - set(others))
+    more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+    return f"only {split} has {', '.join(map(repr, odd[:_SHOWN]))}{more}" if odd else ""

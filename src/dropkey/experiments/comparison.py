@@ -1,12 +1,12 @@
 """Arms x seeds: train every pair once, whatever interrupts it, and collect what came out."""
 
 import contextlib
-import csv
 import dataclasses
 import multiprocessing
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,11 +17,12 @@ from typing import Any
 
 import yaml
 
-from dropkey.errors import ArgumentError, RunError
+from dropkey.errors import ArgumentError, DivergedError, DropKeyError, RunError
 from dropkey.runs.config import RunConfig
 from dropkey.runs.interruption import Interrupted
 from dropkey.runs.options import acting
 from dropkey.runs.run_folder import RunFolder, write_atomically
+from dropkey.runs.run_lock import locked
 from dropkey.runs.training import check_processes, train
 from dropkey.tasks.registry import named_task
 from dropkey.tasks.task import Task
@@ -29,6 +30,7 @@ from dropkey.tasks.task import Task
 __all__ = ["Arm", "Comparison", "Result", "run_once"]
 
 Say = Callable[[str], None]
+Outcome = dict[str, Any] | DivergedError  # the summary of a run, or why there is none
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Comparison:
         self.task = task
         self.arms = list(arms)
         self.seeds = list(seeds)
+        self.diverged: dict[str, DivergedError] = {}  # by the label of the arm, the first of each
         self._file = root / "comparison.yaml"
         self._check_same_arms()
 
@@ -100,12 +103,21 @@ class Comparison:
         if len(todo) < len(pairs):
             say(f"{len(pairs) - len(todo)} of {len(pairs)} runs are finished already")
         jobs_to_do = [(arm.label, self._config(arm, seed, jobs)) for arm, seed in todo]
+        self._check_same_data([pair for pair in pairs if pair not in todo])
+        for count, (label, config, outcome) in enumerate(_run_all(jobs_to_do, jobs), len(pairs) - len(todo) + 1):
+            say(f"{count:>3}/{len(pairs)}  {label}, seed {config.seed}: {self._in_words(outcome)}")
+            if isinstance(outcome, DivergedError):
+                self.diverged.setdefault(label, outcome)
+        whole = [arm for arm in self.arms if arm.label not in self.diverged]
+        self._check_same_data([(arm, seed) for arm in whole for seed in self.seeds])
+        return [self._result(arm.label, seed) for arm in whole for seed in self.seeds]
+
+    def _in_words(self, outcome: Outcome) -> str:
+        if isinstance(outcome, DivergedError):
+            return f"failed, {outcome}"
         headline = self.task.measures[0]
-        for count, (label, config, summary) in enumerate(_run_all(jobs_to_do, jobs), len(pairs) - len(todo) + 1):
-            value, seconds = headline.text(summary[f"final_val_{headline.name}"]), summary["train_seconds"]
-            what = f"{label}, seed {config.seed}: validation {headline.words} {value}"
-            say(f"{count:>3}/{len(pairs)}  {what}, {seconds:.1f} s")
-        return [self._result(arm.label, seed) for arm in self.arms for seed in self.seeds]
+        value, seconds = headline.text(outcome[f"final_val_{headline.name}"]), outcome["train_seconds"]
+        return f"validation {headline.words} {value}, {seconds:.1f} s"
 
     def _config(self, arm: Arm, seed: int, jobs: int) -> RunConfig:
         threads = arm.config.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
@@ -114,9 +126,22 @@ class Comparison:
 
     def _result(self, label: str, seed: int) -> Result:
         folder = self.folder(label, seed)
-        with folder.metrics_file.open() as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return Result(label, seed, folder.read_summary(), rows, self.task.read(folder.read_config()))
+        config = self.task.read(folder.read_config(), str(folder.config_file))
+        return Result(label, seed, folder.read_summary(), folder.read_metrics(), config)
+
+    def _check_same_data(self, pairs: Sequence[tuple[Arm, int]]) -> None:
+        """Raise a RunError if runs that are finished were trained on other data than each other."""
+        places: dict[str, Path] = {}
+        for arm, seed in pairs:
+            folder = self.folder(arm.label, seed)
+            places.setdefault(folder.read_summary().get("data_fingerprint", ""), folder.root)
+        places.pop("", None)
+        if len(places) > 1:
+            one, other = list(places.values())[:2]
+            raise RunError(
+                f"{one} and {other} were trained on different data, so they cannot be compared: delete one of them, or "
+                "choose another --output"
+            )
 
     def _options(self) -> dict[str, dict[str, Any]]:
         return {arm.label: _options_of(arm.config) for arm in self.arms}
@@ -159,25 +184,36 @@ def run_once(config: RunConfig) -> dict[str, Any]:
     check_processes(config)
     prepared = named_task(config.task).prepare(config, fresh=not folder.last_checkpoint.exists())
     folder.make()
-    folder.write_config(acting(config))
-    return train(prepared, folder, resume=True, say=_silent)
+    with locked(folder.root):
+        folder.write_config(acting(config))
+        return train(prepared, folder, resume=True, say=_silent)
+
+
+def _outcome(label: str, config: RunConfig) -> Outcome:
+    """Train one run; one that diverges is no reason to give up the others, any other error is."""
+    try:
+        return run_once(config)
+    except DivergedError as error:
+        return error
+    except DropKeyError as error:
+        raise type(error)(f"{label}, seed {config.seed}: {error}") from None
 
 
 Job = tuple[str, RunConfig]  # label of the arm, and the run
 
 
-def _run_all(todo: Sequence[Job], jobs: int) -> Iterator[tuple[str, RunConfig, dict[str, Any]]]:
+def _run_all(todo: Sequence[Job], jobs: int) -> Iterator[tuple[str, RunConfig, Outcome]]:
     if jobs == 1:
         for label, config in todo:
-            yield label, config, run_once(config)
+            yield label, config, _outcome(label, config)
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(jobs, context, _obey, (stop,)) as pool:
         try:
             with _holding_back(*_SIGNALS):  # the processes that start here hold them back until they have a run
-                futures: dict[Future[dict[str, Any]], Job] = {
-                    pool.submit(_run_in_pool, config): (label, config) for label, config in todo
+                futures: dict[Future[Outcome], Job] = {
+                    pool.submit(_run_in_pool, label, config): (label, config) for label, config in todo
                 }
             for future in as_completed(futures):
                 yield *futures[future], future.result()
@@ -198,9 +234,10 @@ _stop: Event | None = None  # of a process of the pool: set when it shall begin 
 def _obey(stop: Event) -> None:
     global _stop
     _stop = stop
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  no progress bars over each other
 
 
-def _run_in_pool(config: RunConfig) -> dict[str, Any]:
+def _run_in_pool(label: str, config: RunConfig) -> Outcome:
     """Run once; signals act here, and wait while this process starts or has no run."""
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
@@ -208,7 +245,7 @@ def _run_in_pool(config: RunConfig) -> dict[str, Any]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if _stop is not None and _stop.is_set():
             raise Interrupted
-        return run_once(config)
+        return _outcome(label, config)
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 

@@ -1,22 +1,34 @@
 """Starting from weights in a local file."""
 
-import pickle
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from dropkey.errors import RunError
+from dropkey.errors import RunError, first_line
+from dropkey.models.torch_file import read_torch_file
 
 __all__ = ["load_weights", "read_weights"]
 
-_OUR_PREFIX = "network."
 # Where the weights lie in a checkpoint, by the habits of common trainers; averaged ones first.
-_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_NESTS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "teacher",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "student",
+)
+# What wrappers, trainers and our own runs put before the names.
+_PREFIXES = ("module", "_orig_mod", "network", "model", "net", "backbone", "encoder", "_forward_module")
+_RE_ATTENTION = ".reattention."
 
 
 def load_weights(network: nn.Module, path: Path) -> list[str]:
@@ -24,8 +36,8 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
 
     Args:
         network: a timm model.
-        path: a .safetensors file, or a checkpoint that torch can read without running code: a state_dict, timm's,
-            or one of our runs.
+        path: a .safetensors file, or one of torch's: a state_dict, or a checkpoint of timm, DINO, MAE, DeiT, Lightning
+            or one of our runs, whatever it holds beside the weights; no code in it is run.
 
     Returns:
         What the user should know, a line each: a head that does not fit and starts anew.
@@ -33,12 +45,14 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
     Raises:
         RunError: the file cannot be read, or does not fit the model.
     """
-    given = _fitted(network, read_weights(path))
     wanted = network.state_dict()
+    given = _fitted(network, _without_prefixes(read_weights(path), wanted))
     head = _head_keys(network, wanted)
     new_head = {key for key in head if key not in given or given[key].shape != wanted[key].shape}
+    mixing = {key for key in wanted if _RE_ATTENTION in key}
+    new = new_head if mixing & set(given) else new_head | mixing  # a model without Re-attention begins without change
     kept = {key: value for key, value in given.items() if key not in new_head}
-    _check_fit(path, kept, wanted, new_head)
+    _check_fit(path, kept, wanted, new)
     network.load_state_dict({**wanted, **kept})
     return [f"{path.name} has no head for these classes: the head starts anew"] if new_head else []
 
@@ -49,28 +63,58 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         RunError: missing, broken, or without weights.
     """
-    if not path.is_file():
-        raise RunError(f"no weights file {path}")
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path} holds no weights that can be read: {reason}") from None
+        found = path.is_file()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    if not found:
+        raise RunError(f"no weights file {path}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, "a file of weights")
     weights = _unnested(content)
     if not weights:
         raise RunError(f"{path} holds no weights: neither a state_dict nor a checkpoint with one")
     return weights
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, OverflowError) as error:
+        raise RunError(f"{path} is not a file of weights that can be read: {first_line(error)}") from None
+
+
 def _unnested(content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, dict):
+    """Return the tensors of the first place in a checkpoint that holds any."""
+    if not isinstance(content, Mapping):
         return {}
-    nest = next((content[key] for key in _NESTS if isinstance(content.get(key), dict)), content)
-    tensors = {str(key): value for key, value in nest.items() if isinstance(value, Tensor)}
-    ours = {key.removeprefix(_OUR_PREFIX): value for key, value in tensors.items() if key.startswith(_OUR_PREFIX)}
-    return ours or tensors
+    for place in (*(content.get(name) for name in _NESTS), content):
+        tensors = {str(k): v for k, v in place.items() if isinstance(v, Tensor)} if isinstance(place, Mapping) else {}
+        if tensors:
+            return tensors
+    return {}
+
+
+def _without_prefixes(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Take away what wrappers have put before the names, as long as more of them become those that are wanted."""
+    best = dict(weights)
+    shorter = best
+    while (prefix := _common_prefix(shorter)) is not None:
+        shorter = {key.removeprefix(prefix): value for key, value in shorter.items()}
+        if _count_known(shorter, wanted) > _count_known(best, wanted):
+            best = shorter
+    return best
+
+
+def _common_prefix(weights: Collection[str]) -> str | None:
+    """Return a wrapper's prefix that most names have."""
+    for name in _PREFIXES:
+        if 2 * sum(key.startswith(f"{name}.") for key in weights) > len(weights):
+            return f"{name}."
+    return None
+
+
+def _count_known(weights: Collection[str], wanted: Collection[str]) -> int:
+    return sum(key in wanted for key in weights)
 
 
 def _fitted(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,14 +133,29 @@ def _head_keys(network: nn.Module, wanted: dict[str, Tensor]) -> set[str]:
     return {key for key in wanted if any(key.startswith(f"{name}.") for name in names)}
 
 
-def _check_fit(path: Path, kept: dict[str, Tensor], wanted: dict[str, Tensor], new_head: set[str]) -> None:
-    missing = [key for key in wanted if key not in kept and key not in new_head]
-    if missing:
-        raise RunError(f"{path} does not fit the model: it lacks {missing[0]} and {len(missing) - 1} more")
+def _check_fit(path: Path, kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], new: Collection[str]) -> None:
+    mixing = [key for key in kept if _RE_ATTENTION in key and key not in wanted]
+    if mixing:
+        raise RunError(
+            f"{path} is of a model with Re-attention ({mixing[0]}), which this one has not: --re-attention all, or the "
+            "last so many blocks, as its run's config.yaml says"
+        )
+    missing = [key for key in wanted if key not in kept and key not in new]
     foreign = [key for key in kept if key not in wanted]
+    wrong = [key for key in kept if key in wanted and kept[key].shape != wanted[key].shape]
+    if missing:
+        others = f"; what it has is called {', '.join(foreign[:2])}" if foreign else ""
+        raise RunError(
+            f"{path} does not fit the model: it lacks {_some(missing)}{others}; see --model and --model-kwargs"
+        )
     if foreign:
-        raise RunError(f"{path} does not fit the model: it has {foreign[0]} and {len(foreign) - 1} more, unknown there")
-    wrong = [key for key in kept if kept[key].shape != wanted[key].shape]
+        raise RunError(f"{path} does not fit the model: it has {_some(foreign)}, unknown there; see --model")
     if wrong:
         shapes = f"{tuple(kept[wrong[0]].shape)}, not {tuple(wanted[wrong[0]].shape)}"
-        raise RunError(f"{path} does not fit the model: {wrong[0]} is {shapes}")
+        raise RunError(
+            f"{path} does not fit the model: {wrong[0]} is {shapes}; see --model, --model-kwargs, --img-size"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"

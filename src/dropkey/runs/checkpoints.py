@@ -1,7 +1,6 @@
 """When a run saves its state, and how: ``last.ckpt`` and ``best.ckpt``, written whole or not at all."""
 
 import io
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from dropkey.errors import RunError, first_line
+from dropkey.errors import RunError
+from dropkey.models.torch_file import read_torch_file
 from dropkey.runs.record import EpochRecord
 from dropkey.runs.run_folder import RunFolder, write_atomically
 
@@ -39,11 +39,13 @@ class Checkpoints(Checkpoint):
         folder: where.
         record: says how good each epoch was.
         seconds: longest time of training that a crash can cost.
+        fingerprint: what tells the data of the run from other data; kept in the checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, record: EpochRecord, seconds: float = 60.0) -> None:
+    def __init__(self, folder: RunFolder, record: EpochRecord, seconds: float = 60.0, fingerprint: str = "") -> None:
         super().__init__()
         self.folder = folder
+        self.fingerprint = fingerprint
         self.record = record
         self.seconds = seconds
         self.place: tuple[int, int] = (0, 0)  # (epoch, batch) that comes next
@@ -66,7 +68,7 @@ class Checkpoints(Checkpoint):
         self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"place": list(self.place)}
+        return {"place": list(self.place), "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         epoch, batch = state_dict["place"]
@@ -93,12 +95,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: missing, cut short, or not a checkpoint of ours.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"no checkpoint {path}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError) as error:
-        raise RunError(f"cannot read checkpoint {path}: {first_line(error)}") from None
+    if not path.exists():
+        raise RunError(f"no checkpoint {path}")
+    checkpoint = read_torch_file(path, "a checkpoint")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of a dropkey run: it has no state_dict")
     return checkpoint

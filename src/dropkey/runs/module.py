@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropkey.adapters.handle import Handle
 from dropkey.data.seeds import seed_all
-from dropkey.errors import RunError
+from dropkey.errors import DivergedError
 from dropkey.runs.config import RunConfig
 
 __all__ = ["VAL_SETS", "RunModule"]
@@ -122,13 +122,13 @@ class RunModule(pl.LightningModule, ABC):
         self.running = total if self.global_rank == 0 else torch.zeros_like(total)
 
     def require_finite(self) -> None:
-        """Raise a RunError that names the step if a loss was not finite: the weights are spoilt from there on."""
+        """Raise a DivergedError that names the step if a loss was not finite: the weights are spoilt from there on."""
         if int(self.first_bad) != _NONE:
             raise self.not_finite(f"at step {int(self.first_bad)}")
 
-    def not_finite(self, where: str) -> RunError:
+    def not_finite(self, where: str) -> DivergedError:
         """Return the error that says where the loss stopped being a number."""
-        return RunError(
+        return DivergedError(
             f"the loss is not finite {where} (epoch {self.current_epoch + 1}): a lower --lr, --clip-grad 1 or "
             "--precision 32-true may help; the checkpoints keep the state before"
         )

@@ -16,6 +16,7 @@ __all__ = [
     "Options",
     "When",
     "acting",
+    "check_values",
     "defaults_of",
     "flag",
     "idle_because",
@@ -123,6 +124,13 @@ def known_options(config_class: type, names: Collection[str], where: str) -> Non
 def type_of(config_class: type, field: dataclasses.Field[Any]) -> Any:
     """Return the type that the parser reads an option as."""
     return field.metadata["kind"] or typing.get_type_hints(config_class)[field.name]
+
+
+def check_values(config_class: type, values: Mapping[str, Any]) -> None:
+    """Raise an ArgumentError for the first of these options that cannot have its value."""
+    for field in options_of(config_class):
+        if field.name in values:
+            check_value(config_class, field, values[field.name])
 
 
 def check_value(config_class: type, field: dataclasses.Field[Any], value: Any) -> None:

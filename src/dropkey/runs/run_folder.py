@@ -1,18 +1,21 @@
 """The folder of one run: what lies where, and writing it so that a crash leaves the old file or the new one."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dropkey.errors import RunError, first_line
+from dropkey.errors import RunError
+from dropkey.runs.yaml_file import read_options
 
-__all__ = ["RunFolder", "fresh_run_folder"]
+__all__ = ["RunFolder", "check_writable", "fresh_run_folder", "write_atomically"]
 
 
 class RunFolder:
@@ -30,6 +33,11 @@ class RunFolder:
         self.curves_file = root / "curves.png"
         self.last_checkpoint = root / "checkpoints" / "last.ckpt"
         self.best_checkpoint = root / "checkpoints" / "best.ckpt"
+
+    def foreign_file(self) -> Path | None:
+        """Return a file that a new run would write over, if there is one."""
+        files = (self.metrics_file, self.summary_file, self.curves_file, self.last_checkpoint, self.best_checkpoint)
+        return next((file for file in files if file.exists()), None)
 
     @property
     def holds_a_run(self) -> bool:
@@ -50,14 +58,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """Return the options in config.yaml, or raise a RunError if there are none."""
         try:
-            values = yaml.safe_load(self.config_file.read_text())
+            return read_options(self.config_file)
         except FileNotFoundError:
             raise RunError(f"{self.root} is not a run folder: it holds no config.yaml") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunError(f"cannot read {self.config_file}: {first_line(error)}") from None
-        if not isinstance(values, dict):
-            raise RunError(f"{self.config_file} holds no options")
-        return values
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv, one row an epoch."""
@@ -72,10 +75,26 @@ class RunFolder:
         write_atomically(self.summary_file, (json.dumps(summary, indent=2) + "\n").encode())
 
     def read_summary(self) -> dict[str, Any]:
-        """Return summary.json."""
-        summary = json.loads(self.summary_file.read_text())
-        assert isinstance(summary, dict)
-        return summary
+        """Return summary.json, or raise a RunError if it cannot be read."""
+        try:
+            summary = json.loads(self.summary_file.read_text(encoding="utf-8"))
+            return dict(summary)
+        except (ValueError, TypeError, RecursionError, OSError):
+            raise RunError(
+                f"{self.summary_file} is damaged: delete it, and --resume writes it again from the last checkpoint"
+            ) from None
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.csv, or raise a RunError if they cannot be read."""
+        try:
+            with self.metrics_file.open(encoding="utf-8") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError, csv.Error):
+            rows = []
+        if not rows:
+            remedy = f"delete {self.summary_file.name} beside it, and --resume writes both again"
+            raise RunError(f"{self.metrics_file} is damaged: {remedy}")
+        return rows
 
 
 def fresh_run_folder(stem: str) -> RunFolder:
@@ -101,5 +120,17 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nor may it be deleted: a file system that is read-only, a name too long
+            part.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise a RunError if a file could not be written, before the work of which it is to hold the result."""
+    if path.is_dir() or not path.name:
+        raise RunError(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from None

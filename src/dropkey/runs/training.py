@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from dropkey.errors import ArgumentError, RunError
+from dropkey.ops.dispatch import is_available
 from dropkey.runs.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
 from dropkey.runs.config import RunConfig
 from dropkey.runs.console import progress_bars, quiet_libraries, row_line
@@ -27,7 +28,7 @@ from dropkey.runs.run_folder import RunFolder
 from dropkey.runs.sharding import make_sharded, sharding
 from dropkey.runs.summary import summary_of
 
-__all__ = ["check_processes", "train"]
+__all__ = ["check_processes", "num_processes", "train"]
 
 
 def train(
@@ -50,10 +51,12 @@ def train(
     """
     config, headline = prepared.config, prepared.headline
     record = EpochRecord(folder, headline, lambda row: say(row_line(row, config.epochs, prepared.measures)))
-    checkpoints = Checkpoints(folder, record, config.save_seconds)
+    fingerprint = prepared.data.fingerprint()
+    checkpoints = Checkpoints(folder, record, config.save_seconds, fingerprint)
     threads = config.threads or (1 if _is_tiny(prepared.network) else torch.get_num_threads())
     if config.strategy == "fsdp":
         make_sharded(prepared.module)
+    _build_kernel(prepared)
     with quiet_libraries(), mendable_failures(), _threads(threads):
         trainer = _trainer(config, folder, [*_averaging(config.ema), record, Interruption(checkpoints), checkpoints])
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
@@ -61,7 +64,7 @@ def train(
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
         with interruptible_start(trainer):
             trainer.fit(prepared.module, prepared.data, ckpt_path=checkpoint, weights_only=True)
-    summary = summary_of(prepared, record)
+    summary = {**summary_of(prepared, record), "data_fingerprint": fingerprint}
     if trainer.is_global_zero:
         draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best_epoch)
         folder.write_summary(summary)
@@ -73,10 +76,23 @@ def _start_of(path: Path, checkpoints: Checkpoints, prepared: Prepared) -> tuple
     content = read_checkpoint(path)
     prepared.module.check(content, path)
     try:
-        epoch, batch = content["callbacks"][checkpoints.state_key]["place"]
+        state = content["callbacks"][checkpoints.state_key]
+        epoch, batch = state["place"]
     except (KeyError, TypeError, ValueError):
         raise RunError(f"{path} is not a checkpoint of a dropkey run: it does not say where training stood") from None
+    if state.get("fingerprint", checkpoints.fingerprint) != checkpoints.fingerprint:
+        place = prepared.config.data_dir or prepared.config.data
+        raise RunError(
+            f"{path} was trained on other data than {place} holds now: files were added, removed or changed; restore "
+            "them, or start a new run"
+        )
     return int(epoch), int(batch)
+
+
+def _build_kernel(prepared: Prepared) -> None:
+    """Have the native kernel compiled, if it is needed and never was: not on the time of the first step."""
+    if prepared.handle is not None and not torch.cuda.is_available():
+        is_available("cpu")
 
 
 def _is_tiny(network: nn.Module) -> bool:
@@ -112,9 +128,14 @@ class _Events(TensorBoardLogger):
         self.experiment.flush()
 
 
+def num_processes(config: RunConfig) -> int:
+    """Return how many processes share a run."""
+    return math.prod(_world(config))
+
+
 def check_processes(config: RunConfig) -> None:
     """Raise an ArgumentError if a run is to be sharded and has one process."""
-    if config.strategy == "fsdp" and math.prod(_world(config)) == 1:
+    if config.strategy == "fsdp" and num_processes(config) == 1:
         raise ArgumentError(
             "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "
             "or --devices 2"

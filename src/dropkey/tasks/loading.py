@@ -26,7 +26,7 @@ def load_run(folder: RunFolder, which: str = "last", data_dir: str = "") -> Prep
     """
     saved = folder.read_config()
     task = task_of(saved)
-    config = task.read(saved)
+    config = task.read(saved, str(folder.config_file))
     path = {"last": folder.last_checkpoint, "best": folder.best_checkpoint}[which]
     checkpoint = read_checkpoint(path)
     prepared = task.prepare(dataclasses.replace(config, data_dir=data_dir or config.data_dir), fresh=False)

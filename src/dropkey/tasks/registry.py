@@ -19,7 +19,7 @@ TASKS = {
 
 def named_task(name: str) -> Task[Any, Any]:
     """Return the task called ``name``, or raise an ArgumentError that lists the known ones."""
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ArgumentError(f"no task {name!r}{did_you_mean(str(name), TASKS)}; known: {', '.join(TASKS)}")
     task = importlib.import_module(TASKS[name]).TASK
     assert isinstance(task, Task)

@@ -11,11 +11,11 @@ from torch import nn
 from dropkey.adapters.handle import Handle
 from dropkey.data.batches import RunData
 from dropkey.data.seeds import seed_all
-from dropkey.errors import ArgumentError
+from dropkey.errors import ArgumentError, RunError
 from dropkey.runs.config import RunConfig
 from dropkey.runs.measure import Measure
 from dropkey.runs.module import RunModule
-from dropkey.runs.options import defaults_of, known_options, refuse_idle
+from dropkey.runs.options import check_values, defaults_of, known_options, refuse_idle
 from dropkey.runs.prepared import Prepared
 from dropkey.runs.regularizer_options import pattern_defaults
 from dropkey.runs.run_folder import fresh_run_folder
@@ -108,6 +108,7 @@ class Task(ABC, Generic[Config, Source]):
             ArgumentError: an unknown option, a value that cannot be, or an option that would not act.
         """
         known_options(self.config_class, given, "the config")
+        check_values(self.config_class, given)
         recipe = {"task": self.name, **pattern_defaults(given), **self.recipe(given)}
         values = {**defaults_of(self.config_class), **recipe, **given}
         values["output"] = values["output"] or str(fresh_run_folder(_stem(values)).root)
@@ -115,9 +116,16 @@ class Task(ABC, Generic[Config, Source]):
         refuse_idle(config, [name for name in given if name in asked])
         return config
 
-    def read(self, saved: Mapping[str, Any]) -> Config:
-        """Return the config of a run from its config.yaml, also from one that an earlier version wrote."""
-        return self.resolve({name: value for name, value in saved.items() if value is not None})
+    def read(self, saved: Mapping[str, Any], place: str = "the config") -> Config:
+        """Return the config of a run from its config.yaml, also from one that an earlier version wrote.
+
+        Raises:
+            RunError: no run can use it; the message names the place where it is.
+        """
+        try:
+            return self.resolve({name: value for name, value in saved.items() if value is not None})
+        except ArgumentError as error:
+            raise RunError(f"{place} cannot be used: {error}") from None
 
     def prepare(self, config: Config, *, fresh: bool = True) -> Prepared:
         """Load the data, build the network and apply the regularizer.

@@ -12,6 +12,8 @@ from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
 
 __all__ = ["ClassificationConfig"]
 
+_OF_PICTURES = one_of("data", "folder", *(name for name in SOURCES if name not in ("digits", "folder")))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(ReAttentionOptions, RunConfig):
@@ -23,7 +25,7 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         "",
         "folder of the images; for --data folder: train/<class>/ and val/<class>/",
         group="data",
-        when=(one_of("data", "folder", "imagenet", "cifar10", "cifar100", "fashion_mnist"),),
+        when=(_OF_PICTURES,),
     )
     rand_augment: float = option(
         0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=NonNegative
@@ -35,6 +37,12 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         kind=NonNegative,
     )
     random_erasing: float = option(0.0, "share of images with an erased rectangle", group="data", kind=Share)
+    mirror: bool = option(
+        True,
+        "mirror every other training image; false where left and right make a difference",
+        group="data",
+        when=(_OF_PICTURES,),
+    )
     mixup: float = option(0.0, "alpha of mixup; 0 for none", group="data", kind=NonNegative)
     cutmix: float = option(0.0, "alpha of cutmix; 0 for none", group="data", kind=NonNegative)
 

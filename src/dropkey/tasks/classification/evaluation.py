@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from dropkey.adapters.table import text_table
 from dropkey.errors import ArgumentError
+from dropkey.regularizers import DropKey
 from dropkey.runs.numbers import NonNegativeInt, Share
 from dropkey.runs.options import one_of, option
 from dropkey.runs.prepared import Prepared
@@ -65,6 +66,8 @@ def measure(trained: Prepared, options: ClassificationEvaluation) -> dict[str, A
     """Return everything that is measured, as plain data."""
     assert isinstance(trained.module, Classification)
     network, classes = trained.network, len(trained.module.classes)
+    if options.monte_carlo and not _drops_keys(trained):
+        raise ArgumentError("--monte-carlo draws the keys that DropKey drops, and this model has no DropKey")
     batches = trained.data.val_dataloader()[0]
     result: dict[str, Any] = {"images": trained.data.sizes["val"]}
     result |= dataclasses.asdict(evaluate(network, batches, classes))
@@ -92,6 +95,11 @@ def table(result: Mapping[str, Any]) -> str:
         right, wrong = (_number(result["monte_carlo"]["mean_std"][name]) for name in ("right", "wrong"))
         lines.append(f"standard deviation of the answer over the passes: {right} where right, {wrong} where wrong")
     return "\n".join(lines)
+
+
+def _drops_keys(trained: Prepared) -> bool:
+    handle = trained.handle
+    return handle is not None and isinstance(handle.regularizer, DropKey) and max(handle.drop_ratios) > 0
 
 
 def _patch_size(trained: Prepared) -> int:

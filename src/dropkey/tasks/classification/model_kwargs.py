@@ -15,6 +15,11 @@ _SAID_ELSEWHERE = {
     "img_size": "an option of its own: --img-size",
     "drop_path_rate": "an option of its own: --drop-path",
     "pretrained": "an option of its own: --pretrained",
+    # By these timm reads files and addresses.
+    "checkpoint_path": "not for files: --weights FILE reads them without running code from them",
+    "pretrained_cfg": "not for other sources of weights: --pretrained, or --weights FILE",
+    "pretrained_cfg_overlay": "not for other sources of weights: --pretrained, or --weights FILE",
+    "cache_dir": "not for other places: the environment variable HF_HOME sets where downloads go",
 }
 _COMMA = re.compile(r",\s*(?=\w+\s*=)")  # between two arguments, not inside of a tuple
 _WORDS = {"true": True, "false": False}  # as in YAML

@@ -55,7 +55,7 @@ class Classification(RunModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         targets, smoothing = labels, self.config.label_smoothing
-        if self.mixup is not None and len(images) % 2 == 0:
+        if self.mixup is not None:  # ImageData has made the batches even
             images, targets = self.mixup(images, labels)
             smoothing = 0.0  # it smooths the labels itself
         logits, similarity = self._logits_and_similarity(images)

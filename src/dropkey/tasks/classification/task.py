@@ -51,11 +51,11 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
 
     def build(self, config: ClassificationConfig, source: ImageSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), pretrained=config.pretrained and fresh)
-        notes = load_weights(network, Path(config.weights)) if config.weights and fresh else []
         example = _example(network, config.img_size)
         re_attention = build_re_attention(config)
-        if re_attention is not None:
-            notes = [*notes, str(apply(network, re_attention, example=example))]
+        notes = [] if re_attention is None else [str(apply(network, re_attention, example=example))]
+        if config.weights and fresh:  # after Re-attention, whose parameters they may have
+            notes = [*load_weights(network, Path(config.weights)), *notes]
         regularizer = build_regularizer(config)
         handle = None if regularizer is None else apply(network, regularizer, example=example)
         if config.map_similarity_loss:
@@ -65,13 +65,14 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
     def batches(self, config: ClassificationConfig, source: ImageSource, network: nn.Module) -> ImageData:
         augmentation = Augmentation(
             shifts=source.shifts,
-            flips=source.flips,
+            flips=source.flips and config.mirror,
             rand_augment=config.rand_augment,
             color_jitter=config.color_jitter,
             random_erasing=config.random_erasing,
         )
         image_format = ImageFormat.of(network, config.img_size)
-        return ImageData(source, image_format, augmentation, config.batch_size, config.seed, config.workers)
+        pairs = bool(config.mixup or config.cutmix)
+        return ImageData(source, image_format, augmentation, config.batch_size, config.seed, config.workers, pairs)
 
     def module(self, config: ClassificationConfig, source: ImageSource, built: Built) -> Classification:
         return Classification(built.network, config, source.classes, built.handle)
