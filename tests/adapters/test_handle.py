@@ -134,7 +134,7 @@ def test_applying_twice_says_so(vit):
 
 
 def test_a_model_without_sites_says_so():
-    with pytest.raises(RuntimeError, match="no attention that dropkey knows in this Linear") as caught:
+    with pytest.raises(RuntimeError, match="found no supported attention module in this Linear") as caught:
         dropkey.apply(nn.Linear(2, 2), dropkey.DropKey(0.3))
     assert isinstance(caught.value, dropkey.DropKeyError)
     with pytest.raises(dropkey.SiteError, match=r"it has 0 \(BlindAttention\).*dropkey\.register"):

@@ -32,7 +32,7 @@ BAD_OPTIONS = {
     "ratio is a word": (["train", "--drop-ratio", "much"], "--drop-ratio must be a number in [0, 1), got much"),
     "negative ratio": (["train", "--drop-ratio", "-0.1"], "--drop-ratio must be a number in [0, 1)"),
     "unknown model": (["train", "--model", "vit_mini_patch2_9"], "did you mean 'vit_mini_patch2_8'"),
-    "model without attention": (["train", "--model", "resnet18"], "no attention that dropkey knows"),
+    "model without attention": (["train", "--model", "resnet18"], "found no supported attention module"),
     "unknown data": (["train", "--data", "digit"], "did you mean 'digits'"),
     "unknown regularizer": (
         ["train", "--regularizer", "dropky"],
@@ -91,7 +91,7 @@ BAD_OPTIONS = {
     "missing config": (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
     "verify nothing": (["verify"], "name"),
     "verify unknown model": (["verify", "vit_tiny_patch16_223"], "did you mean"),
-    "verify a model without attention": (["verify", "resnet18"], "no attention that dropkey knows"),
+    "verify a model without attention": (["verify", "resnet18"], "found no supported attention module"),
     "verify a folder that is no run": (["verify", "."], "neither a run folder nor a model"),
 }
 

@@ -32,6 +32,7 @@ MIXED = "tests/ops/test_mixed_attention.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 CORE = "tests/test_core_faults.py"
+SHAPE = "tests/adapters/test_by_shape.py"
 ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
@@ -782,6 +783,17 @@ FAULTS = [
         "if False:",
         "tests/adapters/test_device_ratio.py",
     ),
+    # Classes known by their shape.
+    Fault(
+        "channels taken for tokens",
+        "adapters/by_shape.py",
+        "if not any(_is_source(",
+        "if False and not any(_is_source(",
+        SHAPE,
+    ),
+    Fault("a change that nothing sees", "adapters/by_shape.py", " and free > 1e-3", "", SHAPE),
+    Fault("one layout is enough", "adapters/by_shape.py", 'for layout in ("bh", "g")', 'for layout in ("bh",)', SHAPE),
+    Fault("left out in silence", "adapters/by_shape.py", "            warnings.warn(", "            str(", SHAPE),
     # The order of blocks.
     Fault(
         "an example without effect",

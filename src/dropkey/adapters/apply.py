@@ -31,6 +31,7 @@ def apply(
     num_prefix_tokens: int | None = None,
     where: Callable[[Found], bool] | None = None,
     example: Any = None,
+    by_shape: bool = False,
 ) -> Handle:
     """Put a regularizer into every attention module of a model that an adapter knows.
 
@@ -52,6 +53,8 @@ def apply(
         example: inputs on which the model runs once, in evaluation mode, so that blocks are counted in the order in
             which they run: one positional argument, several in a tuple, or keywords in a mapping. Without it they are
             counted as they are registered; the first training pass and ``verify`` say so where the two differ.
+        by_shape: act on unknown classes too that have the shape of attention, where a run on ``example``, which it
+            needs, proves them to be attention over tokens; of others it warns, with the reason.
 
     Returns:
         A Handle.
@@ -72,10 +75,12 @@ def apply(
         (0.3, 0.0)
     """
     check_backend(backend)
+    if by_shape and (example is None or isinstance(regularizer, Mapping)):
+        raise ArgumentError("by_shape=True needs example=, inputs of the model, and a regularizer to be proved on them")
     if isinstance(regularizer, Mapping):
         plan = restored(model, regularizer, where, example)
     elif type(regularizer) in SLOTS:
-        plan = planned(model, regularizer, where, example)
+        plan = planned(model, regularizer, where, example, by_shape)
     else:
         known = " or ".join(f"{cls.__name__}(...)" for cls in SLOTS)
         raise ArgumentError(f"apply takes {known}, got {regularizer!r}")

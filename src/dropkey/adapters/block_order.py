@@ -9,13 +9,13 @@ from torch import nn
 
 from dropkey.adapters.discover import Found
 from dropkey.adapters.fast_path import encoder_layers_heard
-from dropkey.adapters.listeners import listening_everywhere
+from dropkey.adapters.listeners import listening_to
 from dropkey.adapters.record import Record
 from dropkey.adapters.restoring import restored
 from dropkey.adapters.site import site_of
 from dropkey.errors import SiteError
 
-__all__ = ["by_execution", "carried_order", "run_example"]
+__all__ = ["as_arguments", "by_execution", "carried_order"]
 
 
 def by_execution(model: nn.Module, found: Sequence[Found], example: Any) -> list[Found]:
@@ -26,18 +26,18 @@ def by_execution(model: nn.Module, found: Sequence[Found], example: Any) -> list
     Args:
         model: that contains the modules.
         found: attention modules, as they are registered.
-        example: see ``run_example``.
+        example: see ``as_arguments``.
 
     Raises:
         SiteError: a module that does not run.
     """
-    names = {f.name for f in found}
     ran: list[str] = []
     with restored(model), torch.no_grad(), contextlib.ExitStack() as stack:
         model.eval()
-        stack.enter_context(listening_everywhere(model, lambda f: _Noting(f.name, ran), lambda f: f.name in names))
+        stack.enter_context(listening_to(found, lambda f: _Noting(f.name, ran)))
         stack.enter_context(encoder_layers_heard(model))
-        run_example(model, example)
+        args, kwargs = as_arguments(example)
+        model(*args, **kwargs)
     idle = [f.name for f in found if f.name not in ran]
     if idle:
         raise SiteError(
@@ -59,14 +59,11 @@ def carried_order(found: Sequence[Found]) -> list[Found]:
     return sorted(moved, key=lambda f: f.block_index)
 
 
-def run_example(model: nn.Module, example: Any) -> None:
-    """Run a model on an example: one positional argument, or several in a tuple, or keywords in a mapping."""
+def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that an example stands for: one by position, or a tuple of them, or a mapping by name."""
     if isinstance(example, Mapping):
-        model(**example)
-    elif type(example) is tuple:
-        model(*example)
-    else:
-        model(example)
+        return (), dict(example)
+    return (example if type(example) is tuple else (example,)), {}
 
 
 class _Noting:

@@ -14,7 +14,7 @@ from dropkey.adapters.kinds import kind_by_place, part_of
 from dropkey.adapters.names import shown
 from dropkey.adapters.registry import entry_for, reason_to_leave
 
-__all__ = ["Found", "attention_modules", "block_path", "left_alone", "unknown_attention"]
+__all__ = ["Found", "attention_modules", "block_path", "left_alone", "unknown_attention", "unknown_modules"]
 
 _LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 # timm's parallel blocks keep several attentions of one block in a list of this name.
@@ -89,24 +89,27 @@ def left_alone(model: nn.Module) -> list[str]:
 
 
 def unknown_attention(model: nn.Module) -> list[str]:
-    """Return "name (Class)" of modules that look like attention, by their class name or heads, but have no adapter.
+    """Return "name (Class)" of modules that look like attention but have no adapter, see ``unknown_modules``."""
+    return [f"{shown(name)} ({type(module).__name__})" for name, module in unknown_modules(model)]
+
+
+def unknown_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return name and module of what looks like attention, by its class name or heads, but has no adapter.
 
     A module that contains a known one, or lies inside of one, or contains another that looks like attention, is not
     listed; neither is one with nothing to drop (see ``left_alone``).
     """
     known = [name for name, module in model.named_modules() if entry_for(module) or reason_to_leave(module)]
     suspects = [
-        (name, type(module).__name__)
+        (name, module)
         for name, module in model.named_modules()
         if _looks_like_attention(module) and any(True for _ in module.parameters())
     ]
     names = known + [name for name, _ in suspects]
     return [
-        f"{shown(name)} ({class_name})"
-        for name, class_name in suspects
-        if not any(
-            _inside(other, name) or other == name for other in names if (other, class_name) != (name, class_name)
-        )
+        (name, module)
+        for name, module in suspects
+        if not any(_inside(other, name) for other in names)
         and not any(_inside(name, other) or name == other for other in known)
     ]
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Entry"]
+__all__ = ["SITE", "Entry"]
+
+SITE = "_dropkey_site"  # attribute of a module that holds its site
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dropkey.adapters.record import Listener, Record
 from dropkey.adapters.site import Site, site_of
 from dropkey.errors import SiteError
 
-__all__ = ["Recorder", "listening", "listening_everywhere", "recording"]
+__all__ = ["Recorder", "listening", "listening_everywhere", "listening_to", "recording"]
 
 
 class Recorder:
@@ -62,6 +62,13 @@ def listening_everywhere(
     found = [f for f in attention_modules(model) if where is None or where(f)]
     if not found:
         raise SiteError(f"found no attention module to listen to in this {type(model).__name__}")
+    with listening_to(found, listener):
+        yield
+
+
+@contextlib.contextmanager
+def listening_to(found: Sequence[Found], listener: Callable[[Found], Listener]) -> Iterator[None]:
+    """Listen to attention modules that have been found, also where no regularizer was applied."""
     pairs = [(f.module, listener(f)) for f in found]
     for f in found:
         if site_of(f.module) is None:

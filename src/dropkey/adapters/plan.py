@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dropkey.adapters.block_order import by_execution, carried_order
-from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
+from dropkey.adapters.by_shape import proved_by_shape
+from dropkey.adapters.discover import Found, attention_modules, block_path, left_alone, unknown_attention
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.slots import SLOTS
@@ -28,14 +29,27 @@ class Plan(NamedTuple):
     watches_order: bool = False  # it decides something, and was not seen yet
 
 
-def planned(model: nn.Module, regularizer: Regularizer, where: Where, example: Any = None) -> Plan:
+def planned(
+    model: nn.Module, regularizer: Regularizer, where: Where, example: Any = None, by_shape: bool = False
+) -> Plan:
     """Plan a regularizer for the modules that ``where`` chooses, in the order in which they run on an example."""
-    there = _chosen(model, attention_modules(model), where)
+    known = attention_modules(model)
+    if by_shape:
+        known = _in_place(model, [*known, *proved_by_shape(model, example)])
+    there = _chosen(model, known, where)
     there = carried_order(there) if example is None else by_execution(model, there, example)
     found = SLOTS[type(regularizer)].chosen(there, regularizer)
     drop_ratios = _drop_ratios(found, regularizer)
     order_matters = len(set(drop_ratios)) > 1 or len(found) < len(there)
     return Plan(regularizer, found, drop_ratios, watches_order=order_matters and example is None)
+
+
+def _in_place(model: nn.Module, found: Sequence[Found]) -> list[Found]:
+    """Return attention modules in the order of the model, with their blocks counted anew."""
+    by_name = {f.name: f for f in found}
+    ordered = [by_name[name] for name, _ in model.named_modules() if name in by_name]
+    blocks: dict[str, int] = {}
+    return [f._replace(block_index=blocks.setdefault(block_path(f.name), len(blocks))) for f in ordered]
 
 
 def restored(model: nn.Module, state: Mapping[str, Any], where: Where, example: Any = None) -> Plan:
@@ -62,8 +76,8 @@ def _chosen(model: nn.Module, found: list[Found], where: Where) -> list[Found]:
         others = [*unknown_attention(model), *left_alone(model)]
         seen = f"; it has {', '.join(others[:3])}" if others else ""
         raise SiteError(
-            f"no attention that dropkey knows in this {type(model).__name__}{seen}: "
-            "give your attention class to dropkey.register if its forward calls scaled_dot_product_attention"
+            f"found no supported attention module in this {type(model).__name__}{seen}: register its class with "
+            "dropkey.register if it calls scaled_dot_product_attention or softmax, or pass by_shape=True and example="
         )
     chosen = [f for f in found if where is None or where(f)]
     if not chosen:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from torch import nn
 
-from dropkey.adapters.entry import Entry
+from dropkey.adapters.entry import SITE, Entry
 from dropkey.adapters.timm import TIMM_CLASSES, TIMM_LEFT_ALONE
 from dropkey.adapters.torch_nn import TORCH_CLASSES
 from dropkey.adapters.torchvision import TORCHVISION_CLASSES
@@ -76,7 +76,10 @@ def register(
 
 
 def entry_for(module: nn.Module) -> Entry | None:
-    """Return how to enter a module, or None if its class is not known."""
+    """Return how to enter a module, or None if its class is not known; a site knows it, however it was found."""
+    site = module.__dict__.get(SITE)
+    if site is not None:
+        return site.entry  # type: ignore[no-any-return]
     for cls in type(module).__mro__:
         entry = _REGISTERED.get(cls) or _CLASSES.get(_path(cls)) or interface_entry(cls)
         if entry is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropkey.adapters.entry import Entry
+from dropkey.adapters.entry import SITE, Entry
 from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.logits import call_of_logits, per_map
 from dropkey.adapters.recomputation import Acting, PassMemory
@@ -27,8 +27,6 @@ from dropkey.ops.reference import dropped_softmax, weights
 from dropkey.patterns import Geometry
 
 __all__ = ["Site", "attach", "detach", "site_of", "without_site"]
-
-_ATTRIBUTE = "_dropkey_site"
 
 
 @dataclass(eq=False)
@@ -229,20 +227,20 @@ def _at_stage(stage: str, slots: list[Slot]) -> Any:
 
 def site_of(module: nn.Module) -> Site | None:
     """Return the site that a module carries, if any."""
-    site = module.__dict__.get(_ATTRIBUTE)
+    site = module.__dict__.get(SITE)
     return site if isinstance(site, Site) else None
 
 
 def attach(module: nn.Module, site: Site) -> None:
     """Let a module carry a site."""
-    module.__dict__[_ATTRIBUTE] = site
+    module.__dict__[SITE] = site
 
 
 def detach(module: nn.Module) -> None:
     """Take a module's site away."""
-    module.__dict__.pop(_ATTRIBUTE, None)
+    module.__dict__.pop(SITE, None)
 
 
 def without_site(module: nn.Module) -> dict[str, Any]:
     """Return a copy of a module's ``__dict__`` without its site."""
-    return {name: value for name, value in module.__dict__.items() if name != _ATTRIBUTE}
+    return {name: value for name, value in module.__dict__.items() if name != SITE}
