@@ -82,6 +82,15 @@ class MixingAttention(Base):
         return self.join((q @ k.mT).softmax(-1) @ v + v.mean(-2, keepdim=True))
 
 
+class UnusedAttention(Base):
+    """Computes maps and does not use them."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        self.last_map = (q @ k.mT).softmax(-1).detach()
+        return self.join(v)
+
+
 class Still(Base):
     """Looks like attention and computes none."""
 
@@ -90,7 +99,7 @@ class Still(Base):
 
 
 TRUE = [SoftAttention, FoldedAttention, FusedAttention]
-FALSE = [ChannelAttention, CovarianceAttention, GateAttention, MixingAttention, Still]
+FALSE = [ChannelAttention, CovarianceAttention, GateAttention, MixingAttention, UnusedAttention, Still]
 X = torch.randn(2, 11, DIM, generator=torch.Generator().manual_seed(0))
 
 
