@@ -22,6 +22,7 @@ from dropkey.data.source import LabeledImages
 __all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "placing_of", "train_transform"]
 
 Transform = Callable[[Image.Image], Tensor]
+_MAX_MAGNITUDE = 9.99  # at 10, timm asks Pillow to keep 0 bits of an image, which it refuses
 _SMALL = 64  # images up to this side are shifted, larger ones cropped at random scales
 
 
@@ -54,7 +55,7 @@ class Augmentation:
 
     shifts: bool = True
     flips: bool = True
-    rand_augment: float = 0.0
+    rand_augment: int = 0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
 
@@ -83,9 +84,10 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
     if augmentation.flips:
         steps.append(transforms.RandomHorizontalFlip())
     if augmentation.rand_augment:
-        grey = tuple(round(255 * value) for value in image_format.mean)
-        magnitude = f"rand-m{augmentation.rand_augment:g}-mstd0.5-inc1"
-        steps.append(rand_augment_transform(magnitude, {"img_mean": grey, "translate_pct": 0.1}))
+        gray = tuple(round(255 * value) for value in image_format.mean)
+        magnitude = f"rand-m{int(augmentation.rand_augment)}-mstd0.5-inc1"
+        settings = {"img_mean": gray, "translate_pct": 0.1, "magnitude_max": _MAX_MAGNITUDE}
+        steps.append(rand_augment_transform(magnitude, settings))
     if augmentation.color_jitter:
         steps.append(transforms.ColorJitter(*[augmentation.color_jitter] * 3))
     steps.append(_Normalized(image_format))

@@ -35,10 +35,17 @@ Outcome = dict[str, Any] | DivergedError  # the summary of a run, or why there i
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: a label and its options, the seed left open."""
+    """One way to train: a label and its options, the seed left open.
+
+    Args:
+        label: what the user called it.
+        config: all its options.
+        own: names of those that it has by itself, and not from the command as a whole.
+    """
 
     label: str
     config: RunConfig
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

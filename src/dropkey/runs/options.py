@@ -76,6 +76,7 @@ def option(
     group: str = "run",
     kind: Any = None,
     when: tuple[When, ...] = (),
+    takes: str | None = None,
     shown: str | None = None,
     several: Callable[[list[str]], Any] | None = None,
 ) -> Any:
@@ -87,10 +88,19 @@ def option(
         group: heading in the help, one of ``GROUPS``.
         kind: type for the parser where the annotation says too little: a range.
         when: all that must hold for it to act; without it, it always acts.
+        takes: what stands for its value in the help: NAME, FILE; by its type if None.
         shown: the default in words, where the value itself says nothing.
         several: for an option of several words: makes its value of them.
     """
-    metadata = {"help": help, "group": group, "kind": kind, "when": when, "shown": shown, "several": several}
+    metadata = {
+        "help": help,
+        "group": group,
+        "kind": kind,
+        "when": when,
+        "takes": takes,
+        "shown": shown,
+        "several": several,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

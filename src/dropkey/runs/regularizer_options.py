@@ -40,7 +40,7 @@ class RegularizerOptions(Options):
     )
     drop_ratio: float = option(
         0.1,
-        "share of keys (dropkey) or attention weights (dropout) dropped in the first block",
+        "share of keys (or, by dropout, of attention weights) dropped in the first block",
         group="regularizer",
         kind=Share,
         when=(_SOME, _BY_NAME),
@@ -50,12 +50,14 @@ class RegularizerOptions(Options):
         "drop ratio over depth: linear_decay, constant, linear_growth, cosine_decay, or a ratio for each block, "
         "separated by commas",
         group="regularizer",
+        takes="NAME",
         when=(_SOME,),
     )
     pattern: str = option(
         "element",
         f"which keys are dropped together: {', '.join(PATTERNS)}",
         group="regularizer",
+        takes="NAME",
         when=(one_of("regularizer", "dropkey"),),
     )
     window_size: int = option(
@@ -82,6 +84,7 @@ class ReAttentionOptions(Options):
         "none",
         "DeepViT's mixing of attention maps over heads: none, all, or the number of last blocks",
         group="regularizer",
+        takes="BLOCKS",
     )
     map_similarity_loss: float = option(
         0.0,

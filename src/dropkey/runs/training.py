@@ -134,7 +134,10 @@ def num_processes(config: RunConfig) -> int:
 
 
 def check_processes(config: RunConfig) -> None:
-    """Raise an ArgumentError if a run is to be sharded and has one process."""
+    """Raise an ArgumentError if a run is to be sharded and has one process, or if two things say how many it has."""
+    local, _ = _world(config)
+    if config.devices not in (1, local):
+        raise ArgumentError(f"--devices {config.devices} under torchrun, which starts {local} processes: leave it out")
     if config.strategy == "fsdp" and num_processes(config) == 1:
         raise ArgumentError(
             "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "
