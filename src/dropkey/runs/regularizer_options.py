@@ -108,14 +108,11 @@ def build_dropkey(options: RegularizerOptions) -> DropKey:
 
 def build_regularizer(options: RegularizerOptions) -> DropRegularizer | None:
     """Return what the options say should act on attention, or None."""
-    dropkey = build_dropkey(options)
+    dropkey = build_dropkey(options)  # checks the options of all of them
+    if options.regularizer in ("none", "dropkey"):
+        return dropkey if options.regularizer == "dropkey" else None
     renormalize = options.regularizer == "dropout_renormalized"
-    return {
-        "none": None,
-        "dropkey": dropkey,
-        "dropout": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
-        "dropout_renormalized": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
-    }[options.regularizer]
+    return AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize)
 
 
 def build_re_attention(options: ReAttentionOptions) -> ReAttention | None:
