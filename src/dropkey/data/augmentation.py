@@ -94,7 +94,7 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
     if augmentation.random_erasing:
         erasing: Any = RandomErasing
         steps.append(erasing(augmentation.random_erasing, mode="pixel", device="cpu"))
-    return _Chain(*steps)
+    return _composed(steps)
 
 
 def _placing(size: int, augmentation: Augmentation) -> list[Any]:
@@ -106,21 +106,12 @@ def _placing(size: int, augmentation: Augmentation) -> list[Any]:
 
 def clean_transform(image_format: ImageFormat) -> Transform:
     """Return what evaluation does: the middle of the image at the model's size."""
-    return _Chain(_Fitted(image_format.img_size), _Normalized(image_format))
+    return _composed([_Fitted(image_format.img_size), _Normalized(image_format)])
 
 
-class _Chain:
-    """One step after the other."""
-
-    def __init__(self, *steps: Any) -> None:
-        self.steps = steps
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        result: Any = image
-        for step in self.steps:
-            result = step(result)
-        assert isinstance(result, Tensor)
-        return result
+def _composed(steps: list[Any]) -> Transform:
+    composed: Transform = transforms.Compose(steps)
+    return composed
 
 
 class _Fitted:
