@@ -160,6 +160,6 @@ def test_ctrl_c_before_the_first_step(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("dropkey.data.loaders.ImageData.train_dataloader", interrupt)
         assert main(["train", *FAST, "--output", str(tmp_path / "run")]) == 130
-    assert "to go on: dropkey train --resume" in capsys.readouterr().err
+    assert "to resume: dropkey train --resume" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
     assert main(["train", "--resume", "--output", str(tmp_path / "run")]) == 0

@@ -28,7 +28,7 @@ _SMALL = 64  # images up to this side are shifted, larger ones cropped at random
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model takes: squares of ``img_size`` pixels, normalized by ``mean`` and ``std`` a channel."""
+    """What a model takes: squares of ``img_size`` pixels, normalized by each channel's ``mean`` and ``std``."""
 
     img_size: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)

@@ -119,7 +119,7 @@ def _sites(results: Sequence[Result]) -> list[list[str]]:
 
 
 def _reading(rows: Sequence[ArmRow], measures: Sequence[Measure]) -> str:
-    """Say in words what the intervals allow to say."""
+    """Say in words what the intervals show."""
     headline = measures[0]
     fixed = (
         f"All but the best {headline.words} are of the last epoch; the best {headline.words} is of an epoch chosen on "

@@ -42,7 +42,7 @@ class When:
         option: name of the other option's field.
         words: what it must be, as in "acts with --pattern block or cross".
         test: whether a value of it will do.
-        is_flag: False where it is no option but, say, what kind of thing the command was given.
+        is_flag: False for what is not an option, such as the kind of thing that a command was given.
     """
 
     option: str
@@ -124,7 +124,7 @@ def options_of(config_class: type) -> list[dataclasses.Field[Any]]:
 
 
 def known_options(config_class: type, names: Collection[str], where: str) -> None:
-    """Raise an ArgumentError for the first name that is no option, with near matches."""
+    """Raise an ArgumentError for the first unknown name, with near matches."""
     known = [field.name for field in options_of(config_class)]
     for name in names:
         if name not in known:

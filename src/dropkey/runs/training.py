@@ -39,7 +39,7 @@ def train(
     Args:
         prepared: what a task has prepared.
         folder: where everything goes.
-        resume: go on from ``last.ckpt`` if there is one.
+        resume: continue from ``last.ckpt`` if there is one.
         say: called with each line for the user.
 
     Returns:
@@ -116,7 +116,7 @@ def _averaging(decay: float) -> list[pl.Callback]:
 
 
 def _world(config: RunConfig) -> tuple[int, int]:
-    """Return (processes a machine, machines): torchrun knows them, else the options say."""
+    """Return (processes per machine, machines): torchrun knows them, else the options say."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     return (local, int(os.environ["WORLD_SIZE"]) // local) if local else (config.devices, 1)
 
