@@ -61,6 +61,7 @@ BAD_OPTIONS = {
     ),
     "model arguments that are none": (["train", "--model-kwargs", "depth"], "takes name=value, got 'depth'"),
     "model arguments said elsewhere": (["train", "--model-kwargs", "img_size=8"], "--img-size"),
+    "a file to load in model arguments": (["train", "--model-kwargs", "checkpoint_path=x.pth"], "--weights"),
     "model arguments it has not": (["train", "--model-kwargs", "deph=2"], "unexpected keyword argument 'deph'"),
     "odd batch for mixup": (["train", "--mixup", "0.2", "--batch-size", "7"], "must be even"),
     "two sources of weights": (["train", "--pretrained", "--weights", "w.pth"], "leave one out"),

@@ -1,5 +1,6 @@
 """``dropkey evaluate`` from the outside."""
 
+import csv
 import json
 
 import pytest
@@ -50,6 +51,40 @@ def test_a_timm_name_with_the_weights_of_the_run_gives_the_same(run, tmp_path):
     assert main(command) == 0
     summary = json.loads((run / "summary.json").read_text())
     assert json.loads(output.read_text())["accuracy"] == pytest.approx(summary["final_val_accuracy"], abs=1e-6)
+
+
+def test_weights_of_other_classes_are_named(run, tmp_path, capsys):
+    checkpoint = read_checkpoint(run / "checkpoints/last.ckpt")
+    torch.save({**checkpoint, "classes": list("abcdefghij")}, tmp_path / "w.pth")
+    assert main(["evaluate", "vit_mini_patch2_8", "--weights", str(tmp_path / "w.pth")]) == 2
+    assert "was trained on 10 classes" in capsys.readouterr().err
+
+
+def test_monte_carlo_without_a_regularizer_is_refused_first(tmp_path, monkeypatch, capsys):
+    command = ["train", "--epochs", "1", "--regularizer", "none", "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+    monkeypatch.setattr("dropkey.tasks.classification.evaluation.evaluate", None)
+    assert main(["evaluate", str(tmp_path / "run"), "--monte-carlo", "4"]) == 2
+    assert "--monte-carlo averages over what a regularizer drops" in capsys.readouterr().err
+
+
+def test_checkpoints_and_predictions(run, tmp_path):
+    """The last and the best checkpoint give their own accuracies, and the predictions count up to them."""
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    accuracies = [float(row["val_accuracy"]) for row in rows]
+    assert json.loads((run / "summary.json").read_text())["best_epoch"] == accuracies.index(max(accuracies))
+    for which, expected in (("last", accuracies[-1]), ("best", max(accuracies))):
+        out, file = tmp_path / f"{which}.json", tmp_path / f"{which}.csv"
+        command = ["evaluate", str(run), "--checkpoint", which, "--output", str(out), "--save-predictions", str(file)]
+        assert main(command) == 0
+        assert json.loads(out.read_text())["accuracy"] == pytest.approx(expected, abs=1e-6)
+        predictions = list(csv.DictReader(file.read_text().splitlines()))
+        right = sum(row["label"] == row["predicted"] for row in predictions)
+        assert right / len(predictions) == pytest.approx(expected, abs=1e-6)
+        for row in predictions:
+            probabilities = {name[2:-1]: float(row[name]) for name in row if name.startswith("p(")}
+            assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+            assert max(probabilities, key=probabilities.get) == row["predicted"]
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,12 @@ def test_run_folder_is_complete(run):
     assert not any(name.endswith(".part") for name in names)
 
 
-def test_model_kwargs(tmp_path):
+@pytest.mark.parametrize(
+    "kwargs", [["depth=3, embed_dim=32,qk_norm=true,pos_embed=learn"], ["depth=3", "embed_dim=32", "qk_norm=True"]]
+)
+def test_model_kwargs_in_our_form_and_in_timms(kwargs, tmp_path):
     command = ["train", *FAST, "--epochs", "1", "--warmup-epochs", "0", "--drop-ratio", "0.2"]
-    kwargs = "depth=3, embed_dim=32,qk_norm=true,pos_embed=learn"
-    assert main([*command, "--model-kwargs", kwargs, "--output", str(tmp_path / "run")]) == 0
+    assert main([*command, "--model-kwargs", *kwargs, "--output", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["drop_ratios"] == pytest.approx([0.2, 0.1, 0.0])
     model = timm.create_model("vit_mini_patch2_8", depth=3, embed_dim=32, qk_norm=True, num_classes=10)
@@ -158,6 +160,6 @@ def test_ctrl_c_before_the_first_step(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("dropkey.data.loaders.ImageData.train_dataloader", interrupt)
         assert main(["train", *FAST, "--output", str(tmp_path / "run")]) == 130
-    assert "to go on: dropkey train --resume" in capsys.readouterr().err
+    assert "to resume: dropkey train --resume" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
     assert main(["train", "--resume", "--output", str(tmp_path / "run")]) == 0

@@ -75,7 +75,7 @@ def test_a_signal_saves_and_leaves(alone, number, tmp_path, monkeypatch, capsys)
         assert main([*COMMAND, "--output", str(root)]) == 130
     assert signal.getsignal(number) == before
     err = capsys.readouterr().err
-    assert err.splitlines() == [f"dropkey: interrupted; to go on: dropkey train --resume --output {root}"]
+    assert err.splitlines() == [f"dropkey: interrupted; to resume: dropkey train --resume --output {root}"]
     assert not (root / "summary.json").exists()
     assert main(["train", "--resume", "--output", str(root)]) == 0
     assert result(root) == result(alone)
@@ -115,6 +115,18 @@ def test_damaged_checkpoint_is_named(alone, damage, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "last.ckpt" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_resumed_run_needs_its_weights_file_no_longer(alone, tmp_path, monkeypatch):
+    weights = tmp_path / "w.ckpt"
+    weights.write_bytes((alone / "checkpoints" / "last.ckpt").read_bytes())
+    command = [*COMMAND, "--weights", str(weights), "--output", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        crash_at(patch, 1, 1, True)
+        with pytest.raises(CrashError):
+            main(command)
+    weights.unlink()
+    assert main(["train", "--resume", "--output", str(tmp_path / "run")]) == 0
 
 
 def test_config_survives_resume(alone):

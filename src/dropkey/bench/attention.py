@@ -45,11 +45,11 @@ def bench_attention(
         rounds: timed rounds.
         compiled: also the paper's two lines under torch.compile.
         memory: also peak memory, each in a process of its own.
-        say: told what is being measured.
+        say: called with what is being measured.
 
     Returns:
-        One row a shape, way and direction ("forward", "forward + backward"): plain data for JSON. ``share_of_gemm`` is
-        the rate of arithmetic as a share of what a product of two large square matrices of that dtype reached in the
+        One row per shape, way and direction ("forward", "forward + backward"): plain data for JSON. ``share_of_gemm``
+        is the rate of arithmetic as a share of what a product of two large square matrices of that dtype reached in the
         same rounds. At 16 bits our own way is there a second time, on float32.
     """
     working = [name for name in backends() if name != "reference" and is_available(name)]

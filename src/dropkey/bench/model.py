@@ -29,7 +29,7 @@ def bench_model(
     """Time forward, backward and an AdamW step on random images, interleaved.
 
     Returns:
-        One row an arm: plain data for JSON. The first is the model without a regularizer, the baseline of the ratios.
+        One row per arm: plain data for JSON. The first is the model without a regularizer, the baseline of the ratios.
 
     Raises:
         ArgumentError: no such timm model.

@@ -1,4 +1,4 @@
-"""The command line: ``dropkey SUBCOMMAND``, one file a subcommand.
+"""The command line: ``dropkey SUBCOMMAND``, one file per subcommand.
 
 A subcommand's module has ``run(arguments) -> exit code`` and is imported when it is called.
 """

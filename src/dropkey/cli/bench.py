@@ -58,14 +58,14 @@ class BenchOptions(Options):
     drop_ratio: float = option(0.3, "share of keys or weights dropped", kind=OpenUnitInterval)
     threads: int = option(0, "threads on the CPU", kind=NonNegativeInt, shown="torch's own number")
     rounds: int = option(7, "timed rounds; the median is reported", kind=PositiveInt)
-    output: str = option("", "JSON file to write", shown="none")
+    output: str = option("", "JSON file to write", takes="FILE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelBench(BenchOptions):
     """Options of ``dropkey bench model``."""
 
-    model: str = option("vit_small_patch16_224", "timm name", group="model")
+    model: str = option("vit_small_patch16_224", "timm name", group="model", takes="NAME")
     batch_size: int = option(16, "images per step", kind=PositiveInt)
 
 
@@ -74,10 +74,10 @@ class AttentionBench(BenchOptions):
     """Options of ``dropkey bench attention``."""
 
     rounds: int = option(15, "timed rounds; the median is reported", kind=PositiveInt)
-    output: str = option("", "JSON file to write; a plot goes beside it", shown="none")
-    shape: str = option("", "B,H,N,D, separated by commas", shown="four usual ones")
+    output: str = option("", "JSON file to write; a plot goes beside it", takes="FILE")
+    shape: str = option("", "shape of query, key and value", takes="B,H,N,D", shown="four usual ones")
     dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "type of the inputs")
-    pattern: str = option("element", f"one of {', '.join(_without_grid())}")
+    pattern: str = option("element", f"one of {', '.join(_without_grid())}", takes="NAME")
     compiled: bool = option(False, "also the paper's two lines under torch.compile")
     no_memory: bool = option(False, "leave out peak memory")
 

@@ -36,11 +36,12 @@ class CompareOptions(Options):
         "one arm each: REGULARIZER[:option=value...], as in dropkey:drop-ratio=0.3:pattern=block, or options alone, as "
         "in re-attention=all, to vary the arm of --regularizer",
         group="comparison",
+        takes="ARM",
         several=tuple,
     )
     seeds: int = option(3, "runs per arm (seeds 0, 1, ...)", group="comparison", kind=PositiveInt)
     jobs: int = option(1, "runs in parallel", group="comparison", kind=PositiveInt)
-    output: str = option("", "folder of the comparison", group="comparison", shown="runs/compare-DATA")
+    output: str = option("", "folder of the comparison", group="comparison", takes="DIR", shown="runs/compare-DATA")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -100,7 +101,7 @@ def _arm(text: str, task: "Task[Any, Any]", shared: Mapping[str, Any]) -> "Arm":
     parser.add_options(task.config_class, without=("task", *_OF_ONE_RUN))
     try:
         own: Given = parser.read(words)
-        return Arm(text, task.resolve({**shared, **own.values}, own.asked))
+        return Arm(text, task.resolve({**shared, **own.values}, own.asked), frozenset(own.values))
     except ArgumentError as error:
         raise ArgumentError(f"the arm {text!r}: {error}") from None
 
@@ -108,7 +109,10 @@ def _arm(text: str, task: "Task[Any, Any]", shared: Mapping[str, Any]) -> "Arm":
 def _refuse_idle(arms: Sequence["Arm"], names: Sequence[str]) -> None:
     """Raise an ArgumentError for the first option, given for all arms, that acts in none."""
     for name in names:
-        reasons = [idle_because(arm.config, name) for arm in arms]
+        heirs = [arm for arm in arms if name not in arm.own]
+        if not heirs:
+            raise ArgumentError(f"{flag(name)} acts in no arm, since each has its own: leave it out, or change --arms")
+        reasons = [idle_because(arm.config, name) for arm in heirs]
         if all(reasons):
             raise ArgumentError(f"{flag(name)} acts only with {reasons[0]}, which no arm has: leave it out")
 

@@ -68,7 +68,7 @@ def _load(task: "Task[Any, Any]", name: str, options: "EvaluationOptions") -> "P
     from dropkey.tasks.loading import load_run
 
     if Path(name).is_dir():
-        return load_run(RunFolder(Path(name)), options.checkpoint, options.data_dir)
+        return load_run(RunFolder(Path(name)), options.checkpoint, options.data_dir or None)
     if len(Path(name).parts) > 1 and ":" not in name:
         raise ArgumentError(f"no folder {name}: give the folder of a run, or the name of a timm model")
     return task.load_named(name, options)

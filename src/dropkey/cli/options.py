@@ -51,7 +51,12 @@ class Parser(jsonargparse.ArgumentParser):
         )
         self._options: dict[str, tuple[type, Option]] = {}
         self._groups: dict[str, Any] = {}
-        self.add_argument("--config", type=str, metavar="FILE", help="YAML file with any of these options")
+        self.add_argument(
+            "--config",
+            type=str,
+            metavar="FILE",
+            help="YAML file with any of these options; the command line goes before it",
+        )
 
     def add_options(
         self, config_class: type, defaults: Mapping[str, Any] | None = None, without: Collection[str] = ()
@@ -68,15 +73,16 @@ class Parser(jsonargparse.ArgumentParser):
                 self._groups[field.metadata["group"]] = self.add_argument_group(field.metadata["group"])
             if field.name not in without:
                 self._options[field.name] = (config_class, field)
-                self._add(type_of(config_class, field), field, (defaults or {}).get(field.name, field.default))
+                help = _help(field, (defaults or {}).get(field.name, field.default), without)
+                self._add(type_of(config_class, field), field, help)
 
-    def _add(self, kind: Any, field: Option, default: Any) -> None:
-        shape: dict[str, Any] = {"metavar": _metavar(kind), "type": kind}
+    def _add(self, kind: Any, field: Option, help: str) -> None:
+        shape: dict[str, Any] = {"metavar": field.metadata["takes"] or _metavar(kind), "type": kind}
         if kind is bool:
-            shape |= {"nargs": "?", "const": True, "metavar": "BOOL"}
+            shape |= {"nargs": "?", "const": True}
         elif field.metadata["several"]:
             shape |= {"nargs": "+", "type": str}
-        self._groups[field.metadata["group"]].add_argument(flag(field.name), help=_help(field, default), **shape)
+        self._groups[field.metadata["group"]].add_argument(flag(field.name), help=help, **shape)
 
     def read(self, arguments: Sequence[str]) -> Given:
         """Return what was said, or raise an ArgumentError that names what is wrong."""
@@ -85,17 +91,20 @@ class Parser(jsonargparse.ArgumentParser):
         file = said.pop("config", None)
         if file is None:
             return Given(said, set(said))
-        values = self._from_file(Path(file))
+        values = self._from_file(Path(file), said)
         asked = set(said) | {name for name, value in values.items() if value != self._default(name)}
         return Given({**values, **said}, asked)
 
-    def _from_file(self, path: Path) -> dict[str, Any]:
+    def _from_file(self, path: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         values = read_file(path)
         known = [action.dest for action in self._actions if action.option_strings]
         for name in values:
             if name not in known:
                 raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
-        return self._checked(lambda: self.parse_object(values, defaults=False), values)
+        # The parser wants what is named without an option to be in every source that it reads.
+        named = {action.dest: said[action.dest] for action in self._actions if not action.option_strings}
+        read = self._checked(lambda: self.parse_object({**named, **values}, defaults=False), values)
+        return {name: value for name, value in read.items() if name in values}
 
     def _default(self, name: str) -> Any:
         return self._options[name][1].default if name in self._options else None
@@ -134,6 +143,12 @@ class _Help(jsonargparse.DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         return action.help or ""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "?" and action.option_strings:  # a flag; true or false after it are for arms and files
+            return ""
+        words = str(super()._format_args(action, default_metavar))
+        return f"{action.metavar} ..." if action.nargs == "+" else words
 
     def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
         words = [action.dest for action in actions if not action.option_strings]
@@ -183,12 +198,18 @@ def _metavar(kind: Any) -> str:
     return "X" if isinstance(kind, type) and issubclass(kind, float) else "TEXT"
 
 
-def _help(field: Option, default: Any) -> str:
+def _help(field: Option, default: Any, without: Collection[str]) -> str:
+    """Return what an option does, its default, and what makes it act."""
     notes = []
     shown = field.metadata["shown"] or (" ".join(default) if isinstance(default, tuple) else default)
-    if shown != "":
-        notes.append(f"default: {str(shown).lower() if isinstance(shown, bool) else shown}")
-    if field.metadata["when"]:
-        notes.append("acts with " + " and ".join(map(str, field.metadata["when"])))
+    if shown != "" and shown is not False:
+        notes.append(f"default: {_text(shown)}")
+    when = [str(when) for when in field.metadata["when"] if when.option not in without]
+    if when:
+        notes.append("acts with " + " and ".join(when))
     text: str = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
     return text.replace("%", "%%")
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

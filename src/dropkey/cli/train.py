@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
             summary = train(prepared, folder, resume=resume, say=_say)
     except Interrupted:
         if is_main:
-            print(f"dropkey: interrupted; to go on: dropkey train --resume --output {folder.root}", file=sys.stderr)
+            print(f"dropkey: interrupted; to resume: dropkey train --resume --output {folder.root}", file=sys.stderr)
         return INTERRUPTED
     if is_main:
         print(closing(summary, folder.root, task.measures[0]))
@@ -104,7 +104,7 @@ def closing(summary: Mapping[str, Any], root: Path, headline: "Measure") -> str:
 
 def _parser(task: "Task[Any, Any]", arguments: Sequence[str]) -> Parser:
     parser = Parser("dropkey train", _DESCRIPTION)
-    parser.add_argument("--resume", action="store_true", help="continue the run in --output where it stopped")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --output")
     add_task_options(parser, task, arguments)
     return parser
 
@@ -124,7 +124,7 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
 
     values = given.of(task.config_class)
     if "output" not in values:
-        raise ArgumentError("--resume needs --output RUN, the folder of the run to continue")
+        raise ArgumentError("--resume needs --output RUN, the folder of the run to resume")
     folder = RunFolder(Path(values["output"]))
     if not folder.holds_a_run:
         print(f"{folder.root} holds no run yet: starting from the beginning")

@@ -22,12 +22,13 @@ from dropkey.data.source import LabeledImages
 __all__ = ["Augmentation", "Augmented", "Clean", "ImageFormat", "clean_transform", "placing_of", "train_transform"]
 
 Transform = Callable[[Image.Image], Tensor]
+_MAX_MAGNITUDE = 9.99  # at 10, timm asks Pillow to keep 0 bits of an image, which it refuses
 _SMALL = 64  # images up to this side are shifted, larger ones cropped at random scales
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model takes: squares of ``img_size`` pixels, normalized by ``mean`` and ``std`` a channel."""
+    """What a model takes: squares of ``img_size`` pixels, normalized by each channel's ``mean`` and ``std``."""
 
     img_size: int
     mean: Sequence[float] = (0.5, 0.5, 0.5)
@@ -54,7 +55,7 @@ class Augmentation:
 
     shifts: bool = True
     flips: bool = True
-    rand_augment: float = 0.0
+    rand_augment: int = 0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
 
@@ -83,16 +84,17 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
     if augmentation.flips:
         steps.append(transforms.RandomHorizontalFlip())
     if augmentation.rand_augment:
-        grey = tuple(round(255 * value) for value in image_format.mean)
-        magnitude = f"rand-m{augmentation.rand_augment:g}-mstd0.5-inc1"
-        steps.append(rand_augment_transform(magnitude, {"img_mean": grey, "translate_pct": 0.1}))
+        gray = tuple(round(255 * value) for value in image_format.mean)
+        magnitude = f"rand-m{int(augmentation.rand_augment)}-mstd0.5-inc1"
+        settings = {"img_mean": gray, "translate_pct": 0.1, "magnitude_max": _MAX_MAGNITUDE}
+        steps.append(rand_augment_transform(magnitude, settings))
     if augmentation.color_jitter:
         steps.append(transforms.ColorJitter(*[augmentation.color_jitter] * 3))
     steps.append(_Normalized(image_format))
     if augmentation.random_erasing:
         erasing: Any = RandomErasing
         steps.append(erasing(augmentation.random_erasing, mode="pixel", device="cpu"))
-    return _Chain(*steps)
+    return _composed(steps)
 
 
 def _placing(size: int, augmentation: Augmentation) -> list[Any]:
@@ -104,21 +106,12 @@ def _placing(size: int, augmentation: Augmentation) -> list[Any]:
 
 def clean_transform(image_format: ImageFormat) -> Transform:
     """Return what evaluation does: the middle of the image at the model's size."""
-    return _Chain(_Fitted(image_format.img_size), _Normalized(image_format))
+    return _composed([_Fitted(image_format.img_size), _Normalized(image_format)])
 
 
-class _Chain:
-    """One step after the other."""
-
-    def __init__(self, *steps: Any) -> None:
-        self.steps = steps
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        result: Any = image
-        for step in self.steps:
-            result = step(result)
-        assert isinstance(result, Tensor)
-        return result
+def _composed(steps: list[Any]) -> Transform:
+    composed: Transform = transforms.Compose(steps)
+    return composed
 
 
 class _Fitted:

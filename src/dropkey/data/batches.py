@@ -17,7 +17,7 @@ _MAX_CLEAN_TRAIN = 10_000  # training examples that are measured without augment
 
 
 class RunData(pl.LightningDataModule, ABC):
-    """Training and evaluation data as batches; a resumed run goes on where the order stood.
+    """Training and evaluation data as batches; a resumed run continues the order where it stopped.
 
     A subclass defines ``train_dataset`` and ``clean_dataset``. Evaluation comes as two loaders: validation data, then
     clean training data.

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels that come with the library."""
+"""scikit-learn's handwritten digits: 1,797 gray images of 8 x 8 pixels that come with the library."""
 
 import numpy as np
 from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Fashion-MNIST through torchvision: 70,000 grey images of clothes, 28 x 28 pixels."""
+"""Fashion-MNIST through torchvision: 70,000 gray images of clothes, 28 x 28 pixels."""
 
 from pathlib import Path
 

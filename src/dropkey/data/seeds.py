@@ -1,7 +1,7 @@
 """Random numbers that depend on where training stands and on nothing else.
 
 Order, augmentation and each training step are seeded by (seed, epoch, position), never by what was drawn before. So a
-run that was interrupted anywhere goes on exactly as if it had not been, and no random state needs to be saved.
+run that was interrupted anywhere continues exactly as if it had not been, and no random state needs to be saved.
 """
 
 import hashlib

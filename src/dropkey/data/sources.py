@@ -16,7 +16,7 @@ def _digits(data_dir: Path | None) -> ImageSource:
     from dropkey.data.digits import digits
 
     if data_dir is not None:
-        raise ArgumentError("--data digits reads no --data-dir: name the data too (--data folder), or leave it out")
+        raise ArgumentError("--data digits reads no --data-dir: name the data as well (--data folder), or leave it out")
     return digits()
 
 

@@ -35,10 +35,17 @@ Outcome = dict[str, Any] | DivergedError  # the summary of a run, or why there i
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: a label and its options, the seed left open."""
+    """One way to train: a label and its options, the seed left open.
+
+    Args:
+        label: what the user called it.
+        config: all its options.
+        own: names of those that it has by itself, and not from the command as a whole.
+    """
 
     label: str
     config: RunConfig
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,10 @@ class Comparison:
     """The runs of all arms and seeds below one folder.
 
     Args:
-        root: the folder; runs that are finished there are kept, those that were interrupted go on.
+        root: the folder; runs that are finished there are kept, those that were interrupted are resumed.
         task: what all arms train.
         arms: what is compared; the first is what the others are compared with.
-        seeds: one run of every arm each.
+        seeds: one run of every arm for each.
 
     Raises:
         ArgumentError: two arms of the same name, or no seed.
@@ -88,7 +95,7 @@ class Comparison:
         """Train what is not finished, ``jobs`` at a time, and return all results in the order of arms and seeds.
 
         Raises:
-            Interrupted: the same comparison, run again, goes on.
+            Interrupted: the same comparison, run again, resumes.
         """
         with _passing_on_sigterm():
             try:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dropkey.errors import RunError, first_line
 from dropkey.models.torch_file import read_torch_file
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["load_weights", "read_origin", "read_weights"]
 
 # Where the weights lie in a checkpoint, by the habits of common trainers; averaged ones first.
 _NESTS = (
@@ -74,6 +74,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not weights:
         raise RunError(f"{path} holds no weights: neither a state_dict nor a checkpoint with one")
     return weights
+
+
+def read_origin(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself beside its weights: the classes, for one of our runs."""
+    content = {} if path.suffix == ".safetensors" else read_torch_file(path, "a file of weights")
+    return {name: content[name] for name in ("classes",) if isinstance(content, Mapping) and name in content}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class Checkpoints(Checkpoint):
         self.save(trainer, self.place)
 
     def save(self, trainer: pl.Trainer, place: tuple[int, int]) -> None:
-        """Write ``last.ckpt``; training will go on at ``place``."""
+        """Write ``last.ckpt``; training resumes at ``place``."""
         self.place = place
         trainer.save_checkpoint(self.folder.last_checkpoint)
         self._last_save = time.monotonic()
@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
 
 
 def can_save(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Say whether a run can go on exactly from after this batch.
+    """Return whether a run can resume exactly after this batch.
 
     Not inside an accumulated step, whose gradients are in no checkpoint, and not after the last batch: the end of the
     epoch saves.

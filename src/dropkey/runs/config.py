@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Literal
 
 from dropkey.errors import ArgumentError
@@ -48,7 +49,7 @@ class RunOptions(Options):
         shown="0, which means 1 for models below 1M parameters, else torch's own number",
     )
     save_seconds: float = option(60.0, "most seconds of training that a crash can cost", kind=NonNegative)
-    output: str = option("", "run folder", shown="a fresh one below runs/")
+    output: str = option("", "run folder", takes="DIR", shown="a fresh one below runs/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,18 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
             raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             raise ArgumentError("--precision 16-mixed scales gradients as a whole: --strategy fsdp takes bf16-mixed")
+
+    def refuse_futile(self, asked: Collection[str]) -> None:
+        """Raise an ArgumentError for an option that was asked for and that the number of epochs leaves no room for."""
+        if "warmup_epochs" in asked and self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ArgumentError(
+                f"--warmup-epochs ({self.warmup_epochs}) must be below --epochs ({self.epochs}): then the rate falls"
+            )
+        if "finetune_epochs" in asked and self.finetune_epochs == self.epochs:
+            raise ArgumentError(
+                f"--finetune-epochs ({self.finetune_epochs}) must be below --epochs ({self.epochs}): nothing would be "
+                "dropped in any"
+            )
 
 
 def short_warmup(epochs: int, wanted: int) -> int:

@@ -30,7 +30,7 @@ _UNMENDABLE = (
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide Lightning's notes on hardware and the warnings that nobody can mend; any other warning is still shown."""
+    """Hide Lightning's notes on hardware and the warnings that the user can do nothing about, and no others."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

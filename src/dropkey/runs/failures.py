@@ -1,4 +1,4 @@
-"""What goes wrong inside the libraries below, told so that the user can mend it."""
+"""Library failures as errors that say how to fix them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ __all__ = ["mendable_failures"]
 # What a library's message contains, and what to do about it.
 _REMEDIES = {
     "shared memory": "the processes that read images have no room in shared memory: --workers 0, or a larger /dev/shm",
-    "No space left on device": "no space is left: make room (df -h names the full disk), then go on with --resume",
+    "No space left on device": "no space is left: make room (df -h names the full disk), then --resume",
     "DataLoader worker": "a process that reads images was killed, often for want of memory: fewer --workers",
     "out of memory": "out of memory: a smaller --batch-size, with --accumulate for the same step",
     "can't allocate memory": "out of memory: a smaller --batch-size, with --accumulate for the same step",
@@ -33,7 +33,7 @@ def mendable_failures() -> Iterator[None]:
             raise
         raise RunError(remedy) from error
     except MisconfigurationException as error:
-        raise RunError(f"this machine cannot run it so: {first_line(error)}") from error
+        raise RunError(f"this machine cannot run these options: {first_line(error)}") from error
 
 
 def remedy_for(error: BaseException) -> str | None:

@@ -17,7 +17,7 @@ __all__ = ["Interrupted", "Interruption", "interruptible_start"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):  # noqa: N818  it is no error
+class Interrupted(Exception):  # noqa: N818  it is not an error
     """A run was asked to stop, and has saved its state."""
 
 

@@ -42,7 +42,7 @@ class When:
         option: name of the other option's field.
         words: what it must be, as in "acts with --pattern block or cross".
         test: whether a value of it will do.
-        is_flag: False where it is no option but, say, what kind of thing the command was given.
+        is_flag: False for what is not an option, such as the kind of thing that a command was given.
     """
 
     option: str
@@ -76,6 +76,7 @@ def option(
     group: str = "run",
     kind: Any = None,
     when: tuple[When, ...] = (),
+    takes: str | None = None,
     shown: str | None = None,
     several: Callable[[list[str]], Any] | None = None,
 ) -> Any:
@@ -87,10 +88,19 @@ def option(
         group: heading in the help, one of ``GROUPS``.
         kind: type for the parser where the annotation says too little: a range.
         when: all that must hold for it to act; without it, it always acts.
+        takes: what stands for its value in the help: NAME, FILE; by its type if None.
         shown: the default in words, where the value itself says nothing.
         several: for an option of several words: makes its value of them.
     """
-    metadata = {"help": help, "group": group, "kind": kind, "when": when, "shown": shown, "several": several}
+    metadata = {
+        "help": help,
+        "group": group,
+        "kind": kind,
+        "when": when,
+        "takes": takes,
+        "shown": shown,
+        "several": several,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -114,7 +124,7 @@ def options_of(config_class: type) -> list[dataclasses.Field[Any]]:
 
 
 def known_options(config_class: type, names: Collection[str], where: str) -> None:
-    """Raise an ArgumentError for the first name that is no option, with near matches."""
+    """Raise an ArgumentError for the first unknown name, with near matches."""
     known = [field.name for field in options_of(config_class)]
     for name in names:
         if name not in known:

@@ -40,7 +40,7 @@ class RegularizerOptions(Options):
     )
     drop_ratio: float = option(
         0.1,
-        "share of keys (dropkey) or attention weights (dropout) dropped in the first block",
+        "share of keys (or, by dropout, of attention weights) dropped in the first block",
         group="regularizer",
         kind=Share,
         when=(_SOME, _BY_NAME),
@@ -50,12 +50,14 @@ class RegularizerOptions(Options):
         "drop ratio over depth: linear_decay, constant, linear_growth, cosine_decay, or a ratio for each block, "
         "separated by commas",
         group="regularizer",
+        takes="NAME",
         when=(_SOME,),
     )
     pattern: str = option(
         "element",
         f"which keys are dropped together: {', '.join(PATTERNS)}",
         group="regularizer",
+        takes="NAME",
         when=(one_of("regularizer", "dropkey"),),
     )
     window_size: int = option(
@@ -82,6 +84,7 @@ class ReAttentionOptions(Options):
         "none",
         "DeepViT's mixing of attention maps over heads: none, all, or the number of last blocks",
         group="regularizer",
+        takes="BLOCKS",
     )
     map_similarity_loss: float = option(
         0.0,
@@ -105,14 +108,11 @@ def build_dropkey(options: RegularizerOptions) -> DropKey:
 
 def build_regularizer(options: RegularizerOptions) -> DropRegularizer | None:
     """Return what the options say should act on attention, or None."""
-    dropkey = build_dropkey(options)
+    dropkey = build_dropkey(options)  # checks the options of all of them
+    if options.regularizer in ("none", "dropkey"):
+        return dropkey if options.regularizer == "dropkey" else None
     renormalize = options.regularizer == "dropout_renormalized"
-    return {
-        "none": None,
-        "dropkey": dropkey,
-        "dropout": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
-        "dropout_renormalized": AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize),
-    }[options.regularizer]
+    return AttentionDropout(dropkey.drop_ratio, dropkey.schedule, renormalize)
 
 
 def build_re_attention(options: ReAttentionOptions) -> ReAttention | None:

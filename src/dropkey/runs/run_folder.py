@@ -63,7 +63,7 @@ class RunFolder:
             raise RunError(f"{self.root} is not a run folder: it holds no config.yaml") from None
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.csv, one row an epoch."""
+        """Write metrics.csv, one row per epoch."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -39,7 +39,7 @@ def train(
     Args:
         prepared: what a task has prepared.
         folder: where everything goes.
-        resume: go on from ``last.ckpt`` if there is one.
+        resume: continue from ``last.ckpt`` if there is one.
         say: called with each line for the user.
 
     Returns:
@@ -116,7 +116,7 @@ def _averaging(decay: float) -> list[pl.Callback]:
 
 
 def _world(config: RunConfig) -> tuple[int, int]:
-    """Return (processes a machine, machines): torchrun knows them, else the options say."""
+    """Return (processes per machine, machines): torchrun knows them, else the options say."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     return (local, int(os.environ["WORLD_SIZE"]) // local) if local else (config.devices, 1)
 
@@ -134,7 +134,10 @@ def num_processes(config: RunConfig) -> int:
 
 
 def check_processes(config: RunConfig) -> None:
-    """Raise an ArgumentError if a run is to be sharded and has one process."""
+    """Raise an ArgumentError if a run is to be sharded and has one process, or if two things say how many it has."""
+    local, _ = _world(config)
+    if config.devices not in (1, local):
+        raise ArgumentError(f"--devices {config.devices} under torchrun, which starts {local} processes: leave it out")
     if config.strategy == "fsdp" and num_processes(config) == 1:
         raise ArgumentError(
             "--strategy fsdp shards over processes and there is one: torchrun --nproc-per-node 2 -m dropkey train, "

@@ -18,8 +18,10 @@ class EvaluationOptions(Options):
 
     evaluated: Literal["a run", "a model"] = "a run"
     checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run", group="model", when=(OF_A_RUN,))
-    data_dir: str = option("", "folder of the data", group="data", shown="the run's own")
+    data_dir: str = option("", "folder of the data", group="data", takes="DIR", shown="the run's own")
     batch_size: int = option(64, "examples per pass", kind=PositiveInt)
     seed: int = option(0, "seed of everything random", kind=NonNegativeInt)
-    output: str = option("", "JSON file for the results", shown="evaluation.json in the folder of a run")
-    save_predictions: str = option("", "also write what the model predicts for the validation data to this file")
+    output: str = option("", "JSON file for the results", takes="FILE", shown="evaluation.json in the folder of a run")
+    save_predictions: str = option(
+        "", "also write what the model predicts for the validation data to this file", takes="FILE"
+    )

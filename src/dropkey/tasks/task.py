@@ -114,6 +114,7 @@ class Task(ABC, Generic[Config, Source]):
         values["output"] = values["output"] or str(fresh_run_folder(_stem(values)).root)
         config = self.config_class(**values)
         refuse_idle(config, [name for name in given if name in asked])
+        config.refuse_futile(asked)
         return config
 
     def read(self, saved: Mapping[str, Any], place: str = "the config") -> Config:

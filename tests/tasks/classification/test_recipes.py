@@ -3,11 +3,16 @@
 import csv
 import dataclasses
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dropkey.cli import main
+from dropkey.data import sources
+from dropkey.data.augmentation import Augmentation, ImageFormat, train_transform
 from dropkey.runs.checkpoints import Checkpoints, read_checkpoint
 from dropkey.tasks.classification import module
 from dropkey.tasks.classification.task import TASK
@@ -107,6 +112,23 @@ def test_recipe_fills_only_what_nobody_said():
     assert TASK.resolve({"weights": "w.pth"}).layer_decay == 0.75
     assert TASK.resolve({"epochs": 1}).warmup_epochs == 0
     assert TASK.resolve(dataclasses.asdict(config)) == config
+
+
+def test_mixup_of_a_batch_of_odd_size_is_refused(tmp_path, monkeypatch, few_digits, capsys):
+    few = dataclasses.replace(few_digits, train=type(few_digits.train)(few_digits.train, 39))
+    monkeypatch.setitem(sources.SOURCES, "digits", lambda data_dir: few)
+    assert main(["train", "--mixup", "0.5", "--batch-size", "64", "--output", str(tmp_path / "run")]) == 2
+    assert "a batch has 39: --batch-size 38" in capsys.readouterr().err
+
+
+def test_the_strongest_augmentation_keeps_every_image():
+    augmentation = Augmentation(rand_augment=10)
+    transform = train_transform(ImageFormat(8), augmentation)
+    image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    for seed in range(300):
+        random.seed(seed)
+        np.random.seed(seed)
+        assert transform(image).isfinite().all()
 
 
 def test_a_config_holds_no_none():

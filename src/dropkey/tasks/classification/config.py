@@ -5,7 +5,7 @@ import dataclasses
 from dropkey.data.sources import SOURCES
 from dropkey.errors import ArgumentError
 from dropkey.runs.config import RunConfig
-from dropkey.runs.numbers import NonNegative, NonNegativeInt, Positive, Share
+from dropkey.runs.numbers import Magnitude, NonNegative, NonNegativeInt, Positive, Share
 from dropkey.runs.options import one_of, option
 from dropkey.runs.regularizer_options import ReAttentionOptions
 from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
@@ -20,16 +20,15 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
     """Options of ``dropkey train``: a timm model on labeled images."""
 
     task: str = option("classification", "what is trained")
-    data: str = option("digits", f"source of the images: {', '.join(SOURCES)}", group="data")
+    data: str = option("digits", f"source of the images: {', '.join(SOURCES)}", group="data", takes="NAME")
     data_dir: str = option(
         "",
         "folder of the images; for --data folder: train/<class>/ and val/<class>/",
         group="data",
         when=(_OF_PICTURES,),
+        takes="DIR",
     )
-    rand_augment: float = option(
-        0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=NonNegative
-    )
+    rand_augment: int = option(0, "magnitude of timm's RandAugment; 0 for none", group="data", kind=Magnitude)
     color_jitter: float = option(
         0.0,
         "strength of random changes of brightness, contrast and saturation; 0 for none",
@@ -46,18 +45,24 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
     mixup: float = option(0.0, "alpha of mixup; 0 for none", group="data", kind=NonNegative)
     cutmix: float = option(0.0, "alpha of cutmix; 0 for none", group="data", kind=NonNegative)
 
-    model: str = option("vit_mini_patch2_8", "any timm model name", group="model")
+    model: str = option("vit_mini_patch2_8", "any timm model name", group="model", takes="NAME")
     model_kwargs: str = option(
         "",
         "extra arguments for the model's constructor: depth=24 embed_dim=96",
         group="model",
+        takes="NAME=VALUE",
         several=",".join,
     )
     img_size: int = option(
         0, "side of the model's input in pixels", group="model", kind=NonNegativeInt, shown="the model's own"
     )
     pretrained: bool = option(False, "start from timm's pretrained weights (downloaded)", group="model")
-    weights: str = option("", "start from this local file (safetensors or torch; no code in it is run)", group="model")
+    weights: str = option(
+        "",
+        "start from this local file (safetensors or torch; no code in it is run)",
+        group="model",
+        takes="FILE",
+    )
     drop_path: float = option(
         0.0, "share of residual branches dropped in the last block, rising with depth", group="model", kind=Share
     )

@@ -8,7 +8,7 @@ from dropkey.adapters.table import text_table
 from dropkey.errors import ArgumentError
 from dropkey.regularizers import DropKey
 from dropkey.runs.numbers import NonNegativeInt, Share
-from dropkey.runs.options import one_of, option
+from dropkey.runs.options import When, one_of, option
 from dropkey.runs.prepared import Prepared
 from dropkey.tasks.classification.measuring import evaluate, evaluate_monte_carlo, images_per_second, occlusion_curve
 from dropkey.tasks.classification.module import Classification
@@ -17,14 +17,17 @@ from dropkey.tasks.evaluation import OF_A_MODEL, EvaluationOptions
 __all__ = ["ClassificationEvaluation", "measure", "table"]
 
 
+_DRAWS = When("draws", "--monte-carlo or shares of --occlusion", bool, is_flag=False)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationEvaluation(EvaluationOptions):
     """Options of ``dropkey evaluate`` for a classifier: of a run, or a timm model with weights."""
 
     monte_carlo: int = option(0, "also average this many passes with DropKey on; 0 for none", kind=NonNegativeInt)
-    occlusion: str = option("0.25,0.5,0.75", "shares of patches hidden, separated by commas")
-    data: str = option("", "source of the images; see dropkey train", group="data", when=(OF_A_MODEL,), shown="digits")
-    weights: str = option("", "weights file", group="model", when=(OF_A_MODEL,))
+    occlusion: str = option("0.25,0.5,0.75", "shares of patches hidden, separated by commas", takes="X,...")
+    data: str = option("", "source of the images", group="data", when=(OF_A_MODEL,), takes="NAME", shown="digits")
+    weights: str = option("", "weights file", group="model", when=(OF_A_MODEL,), takes="FILE")
     pretrained: bool = option(False, "take timm's pretrained weights", group="model", when=(OF_A_MODEL,))
     img_size: int = option(
         0,
@@ -45,11 +48,18 @@ class ClassificationEvaluation(EvaluationOptions):
         when=(OF_A_MODEL, one_of("regularizer", "dropkey")),
     )
 
+    seed: int = option(0, "seed of occlusion and masks", kind=NonNegativeInt, when=(_DRAWS,))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.monte_carlo == 1:
             raise ArgumentError("--monte-carlo must be 2 or more to have a standard deviation, got 1")
         self.shares()
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything measured is random."""
+        return bool(self.monte_carlo or self.shares())
 
     def shares(self) -> list[float]:
         """Return the shares of hidden patches."""
@@ -65,6 +75,10 @@ class ClassificationEvaluation(EvaluationOptions):
 def measure(trained: Prepared, options: ClassificationEvaluation) -> dict[str, Any]:
     """Return everything that is measured, as plain data."""
     assert isinstance(trained.module, Classification)
+    if options.monte_carlo and trained.handle is None:
+        raise ArgumentError(
+            "--monte-carlo averages over what a regularizer drops, and this model has none: leave it out"
+        )
     network, classes = trained.network, len(trained.module.classes)
     if options.monte_carlo and not _drops_keys(trained):
         raise ArgumentError("--monte-carlo draws the keys that DropKey drops, and this model has no DropKey")

@@ -97,7 +97,7 @@ def occluded(images: Tensor, share: float, patch_size: int, generator: torch.Gen
 
 @torch.no_grad()
 def images_per_second(network: nn.Module, images: Tensor, seconds: float = 2.0) -> float:
-    """Return how many images a second a network classifies in batches like this one, reading them not included."""
+    """Return how many images per second a network classifies in batches like this one, without reading them."""
     network.eval()
     network(images)
     count, start = 0, time.perf_counter()

@@ -40,8 +40,8 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "random_erasing": 0.1,
     },
-    "cifar10": {**_CIFAR, "rand_augment": 5.0},
-    "cifar100": {**_CIFAR, "rand_augment": 5.0},
+    "cifar10": {**_CIFAR, "rand_augment": 5},
+    "cifar100": {**_CIFAR, "rand_augment": 5},
     "imagenet": {
         "model": "deit_small_patch16_224",
         "epochs": 300,
@@ -52,7 +52,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "drop_path": 0.1,
         "mixup": 0.8,
         "cutmix": 1.0,
-        "rand_augment": 9.0,
+        "rand_augment": 9,
         "random_erasing": 0.25,
     },
 }
@@ -66,7 +66,7 @@ _FINE_TUNING = {
     "drop_path": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
-    "rand_augment": 0.0,
+    "rand_augment": 0,
 }
 
 

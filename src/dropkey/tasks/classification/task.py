@@ -16,7 +16,7 @@ from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
 from dropkey.errors import ArgumentError, RunError
 from dropkey.models.timm_network import build_network, check_model_name, own_img_size
-from dropkey.models.weights import load_weights
+from dropkey.models.weights import load_weights, read_origin
 from dropkey.ops.map_similarity import map_similarity
 from dropkey.regularizers import DropKey
 from dropkey.runs.measure import Measure
@@ -103,9 +103,12 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
             raise ArgumentError(f"{name} has no trained weights: give --weights FILE or --pretrained")
         names = ("data", "data_dir", "weights", "pretrained", "img_size", "regularizer", "drop_ratio")
         said = {key: getattr(options, key) for key in names if getattr(options, key)}
-        prepared = self.prepare(self.resolve({**said, "model": name, "workers": 0}))
-        if options.weights and prepared.notes:
-            raise RunError(f"nothing to evaluate: {prepared.notes[0]}")
+        asked = [key for key in ("data_dir",) if key in said]
+        prepared = self.prepare(self.resolve({**said, "model": name, "workers": 0}, asked))
+        if options.weights:
+            if prepared.notes:
+                raise RunError(f"nothing to evaluate: {prepared.notes[0]}")
+            prepared.module.check(read_origin(Path(options.weights)), Path(options.weights))
         return prepared
 
 

@@ -1,0 +1,1 @@
+"""A task made by the steps of CONTRIBUTING: regress the mean gray level of an image."""
