@@ -11,10 +11,12 @@ from dropkey.diagnostics.measures.similarity import (
     similar_blocks,
 )
 from dropkey.diagnostics.measures.sinks import Sink, prefix_share, strongest_sink
+from dropkey.diagnostics.windows import WindowPlaces, window_places
 from dropkey.ops.map_similarity import map_similarity
 
 __all__ = [
     "Sink",
+    "WindowPlaces",
     "attention_distance",
     "class_rollout",
     "cross_layer_similarity",
@@ -28,4 +30,5 @@ __all__ = [
     "rollout",
     "similar_blocks",
     "strongest_sink",
+    "window_places",
 ]

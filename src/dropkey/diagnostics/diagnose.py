@@ -14,6 +14,7 @@ from dropkey.diagnostics.capture import hearing
 from dropkey.diagnostics.heard import Heard
 from dropkey.diagnostics.look import Look
 from dropkey.diagnostics.report import Report
+from dropkey.diagnostics.windows import window_places
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["diagnose"]
@@ -57,7 +58,8 @@ def diagnose(
     if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
         found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ArgumentError(f"diagnose takes images (B, C, height, width), got {found}")
-    look = Look(unwrapped_names(model), (int(images.shape[-2]), int(images.shape[-1])), max_patches)
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    look = Look(unwrapped_names(model), size, max_patches, window_places(model, images, where))
     chosen = [found for found in attention_modules(model) if where is None or where(found)]
     with _evaluating(model):
         for image in torch.split(images, 1):

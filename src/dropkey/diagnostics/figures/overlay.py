@@ -1,6 +1,7 @@
 """Attention laid over the image."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,8 +63,7 @@ def _rollout(report: "Report", image: int, query: int | tuple[int, int] | None) 
     site = report.sites[report.rollout_site]
     if site.key_grid is None:
         return None
-    rolled = site.__class__(**{**vars(site), "maps": report.rollout[:, None]})
-    return look_of(rolled, image, query)[0]
+    return look_of(replace(site, maps=report.rollout[:, None]), image, query)[0]
 
 
 def _lay_over(ax: "Axes", shown: "np.ndarray", look: Tensor) -> None:
