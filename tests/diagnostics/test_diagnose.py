@@ -167,7 +167,7 @@ def test_cross_attention():
 
 def test_a_model_without_a_class_token(wide):
     model = timm.create_model(
-        "vit_small_patch16_siglip_224", img_size=32, patch_size=8, embed_dim=48, num_heads=3, depth=2
+        "vit_base_patch16_siglip_224", img_size=32, patch_size=8, embed_dim=48, num_heads=3, depth=2
     )
     report = dropkey.diagnose(model, torch.randn(1, 3, 32, 32))
     assert [site.kind for site in report.sites] == ["self", "self", "pool"]
