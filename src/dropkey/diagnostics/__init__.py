@@ -11,6 +11,7 @@ from dropkey.diagnostics.measures.similarity import (
     similar_blocks,
 )
 from dropkey.diagnostics.measures.sinks import Sink, prefix_share, strongest_sink
+from dropkey.diagnostics.relevance import class_relevance
 from dropkey.diagnostics.windows import WindowPlaces, window_places
 from dropkey.ops.map_similarity import map_similarity
 
@@ -18,6 +19,7 @@ __all__ = [
     "Sink",
     "WindowPlaces",
     "attention_distance",
+    "class_relevance",
     "class_rollout",
     "cross_layer_similarity",
     "effective_rank",

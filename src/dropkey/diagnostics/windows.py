@@ -109,7 +109,7 @@ def window_places(
 
     sources: dict[nn.Module, list[Tensor]] = {f.module: [] for f in looked_at}
     modules = {f.module for f in looked_at}
-    with restored(model), torch.enable_grad(), _cut(model, looked_at, sources):
+    with torch.inference_mode(False), torch.enable_grad(), restored(model), _cut(model, looked_at, sources):
         model.eval()
         with listening_everywhere(model, listener, lambda f: f.module in modules):
             model(torch.randn(1, *images.shape[1:], dtype=images.dtype, device=images.device))

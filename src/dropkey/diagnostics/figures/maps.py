@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from dropkey.diagnostics.figures.chosen import check_image, chosen_sites, look_of, query_name
+from dropkey.diagnostics.chosen import check_image, chosen_sites, look_of, query_name
 from dropkey.errors import ArgumentError
 
 if TYPE_CHECKING:
