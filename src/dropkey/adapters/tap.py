@@ -14,6 +14,7 @@ from dropkey.adapters.fast_path import passes_by, without_fast_path
 from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.heads import num_heads_of
 from dropkey.adapters.logits import call_of_logits
+from dropkey.adapters.mixing import mixer_of
 from dropkey.adapters.record import Record
 from dropkey.adapters.routing import Routing
 from dropkey.adapters.site import Site, site_of
@@ -59,7 +60,7 @@ class Tap(Routing):
     def _softmax(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         out = func(*args, **kwargs)
         found = self._logits_of(func, args, kwargs)
-        if found is not None:
+        if found is not None and not self._is_told_by_the_module():
             logits, layout = found
             with _gradients_for(self.site):
                 attn = out if layout == "bh" else self._fold(out, layout)
@@ -68,6 +69,11 @@ class Tap(Routing):
                 maps = self.site.entry.maps_per_head
                 self.site.tell(Record(call, attn, maps, drops=False, attn=attn, of_logits=True, attn_map=attn_map))
         return out
+
+    def _is_told_by_the_module(self) -> bool:
+        """Whether the module mixes its maps itself (DeepViT's), and tells of what it attends with."""
+        module = self.forward_pass.module
+        return hasattr(module, "mix_maps") and mixer_of(module) is not None and not self.site.wants_maps
 
     def _masked_fill(self, func: Callable[..., Tensor], tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
         return func(tensor, mask, value)

@@ -11,11 +11,15 @@ from dropkey.diagnostics.measures.similarity import (
     similar_blocks,
 )
 from dropkey.diagnostics.measures.sinks import Sink, prefix_share, strongest_sink
+from dropkey.diagnostics.relevance import class_relevance
+from dropkey.diagnostics.windows import WindowPlaces, window_places
 from dropkey.ops.map_similarity import map_similarity
 
 __all__ = [
     "Sink",
+    "WindowPlaces",
     "attention_distance",
+    "class_relevance",
     "class_rollout",
     "cross_layer_similarity",
     "effective_rank",
@@ -28,4 +32,5 @@ __all__ = [
     "rollout",
     "similar_blocks",
     "strongest_sink",
+    "window_places",
 ]

@@ -1,7 +1,6 @@
 """A look at the attention of any model on some images."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +8,13 @@ from torch import Tensor, nn
 from dropkey.adapters.discover import Found, attention_modules, left_alone, unknown_attention
 from dropkey.adapters.grid_of_pass import grids_of_pass
 from dropkey.adapters.names import unwrapped_names
+from dropkey.adapters.restoring import evaluating
 from dropkey.diagnostics.block_outputs import block_outputs
 from dropkey.diagnostics.capture import hearing
 from dropkey.diagnostics.heard import Heard
 from dropkey.diagnostics.look import Look
 from dropkey.diagnostics.report import Report
+from dropkey.diagnostics.windows import window_places
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["diagnose"]
@@ -57,31 +58,21 @@ def diagnose(
     if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
         found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ArgumentError(f"diagnose takes images (B, C, height, width), got {found}")
-    look = Look(unwrapped_names(model), (int(images.shape[-2]), int(images.shape[-1])), max_patches)
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    look = Look(unwrapped_names(model), size, max_patches, window_places(model, images, where))
     chosen = [found for found in attention_modules(model) if where is None or where(found)]
-    with _evaluating(model):
+    calls: list[Heard] = []
+    with (
+        evaluating(model),
+        hearing(model, calls.append, where),
+        grids_of_pass(model) as grids,
+        block_outputs(model, chosen) as features,
+    ):
         for image in torch.split(images, 1):
-            calls: list[Heard] = []
-            with (
-                hearing(model, calls.append, where),
-                grids_of_pass(model) as grids,
-                block_outputs(model, chosen) as features,
-            ):
-                model(image)
+            calls.clear()
+            model(image)
             if not calls:
                 raise SiteError(f"no attention module of this {type(model).__name__} has attended")
             look.at(calls, grids, features)
     unseen = [] if where else [f"{name} was not seen: no adapter knows its class" for name in unknown_attention(model)]
     return look.report(type(model).__name__, images.detach().float().cpu(), [*unseen, *left_alone(model)])
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode; every module's own mode comes back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

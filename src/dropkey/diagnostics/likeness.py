@@ -1,13 +1,12 @@
 """How alike the sites and the blocks of a model are, pair by pair, summed up image after image."""
 
-import itertools
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
 from dropkey.diagnostics.heard import Heard
-from dropkey.diagnostics.measures.similarity import alike_columns, cross_layer_similarity, feature_similarity
+from dropkey.diagnostics.measures.similarity import feature_similarity, similarity_of_columns, unit_columns
 
 __all__ = ["FeatureLikeness", "MapLikeness"]
 
@@ -29,15 +28,15 @@ class MapLikeness:
         similarity = torch.full((size, size), torch.nan)
         alike = {threshold: torch.full((size,), torch.nan) for threshold in THRESHOLDS}
         for group in _groups([_comparable(heard) for heard in calls]):
-            parts = []
+            pairs, cosines = [], []
             for head in range(calls[group[0]].shape[1]):
-                maps = [calls[place].maps(heads=[head]) for place in group]
-                parts.append(cross_layer_similarity(maps).float().cpu())
-                for threshold, shares in alike.items():
-                    shares[group[1:]] = torch.nan_to_num(shares[group[1:]])
-                    for place, (one, other) in zip(group[1:], itertools.pairwise(maps), strict=True):
-                        shares[place] += alike_columns(one, other, threshold) / calls[place].shape[1]
-            similarity[torch.tensor(group)[:, None], torch.tensor(group)] = torch.stack(parts).mean(0)
+                columns = unit_columns([calls[place].maps(heads=[head])[0, 0] for place in group])
+                pairs.append(similarity_of_columns(columns))
+                cosines.append((columns[1:] * columns[:-1]).sum(-2))  # with the block before
+            places = torch.tensor(group)
+            similarity[places[:, None], places] = torch.stack(pairs).mean(0).float().cpu()
+            for threshold, shares in alike.items():
+                shares[places[1:]] = (torch.stack(cosines) > threshold).float().mean((0, 2)).cpu()
         self.similarity = similarity if not self.num_images else self.similarity + similarity
         self.alike = {t: shares + self.alike.get(t, torch.zeros(size)) for t, shares in alike.items()}
         self.num_images += 1

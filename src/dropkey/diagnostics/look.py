@@ -12,6 +12,7 @@ from dropkey.diagnostics.likeness import FeatureLikeness, MapLikeness
 from dropkey.diagnostics.measures.rollout import rolled
 from dropkey.diagnostics.report import Report
 from dropkey.diagnostics.seen_site import SeenSite
+from dropkey.diagnostics.windows import WindowPlaces
 from dropkey.errors import SiteError
 
 __all__ = ["Look"]
@@ -26,12 +27,16 @@ class Look:
         names: of the model's modules.
         image: (height, width) in pixels.
         max_patches: that a kept map may have.
+        places: where windows lie, by the name of their module.
     """
 
-    def __init__(self, names: Mapping[nn.Module, str], image: Grid, max_patches: int) -> None:
+    def __init__(
+        self, names: Mapping[nn.Module, str], image: Grid, max_patches: int, places: Mapping[str, WindowPlaces]
+    ) -> None:
         self.names = names
         self.image = image
         self.max_patches = max_patches
+        self.places = places
         self.sites: list[SeenSite] = []
         self.rolled_places: list[int] = []
         self.blocks: tuple[str, ...] = ()
@@ -59,7 +64,8 @@ class Look:
     def _begin(self, calls: Sequence[Heard], grids: Mapping[nn.Module, Grid], features: Mapping[str, Tensor]) -> None:
         named = _numbered(self.names[heard.found.module] for heard in calls)
         for name, heard in zip(named, calls, strict=True):
-            self.sites.append(SeenSite(name, heard, grids, self.image, self.max_patches))
+            places = self.places.get(self.names[heard.found.module])
+            self.sites.append(SeenSite(name, heard, grids, self.image, self.max_patches, places))
         rolled_places = [place for place, site in enumerate(self.sites) if site.is_rolled]
         if len({self.sites[place].shape for place in rolled_places}) == 1:
             self.rolled_places = rolled_places
@@ -84,11 +90,9 @@ class Look:
         pooled = [site for site in self.sites if site.is_pooled]
         if pooled:
             cells = ", ".join(sorted({f"{s.key_cell} x {s.key_cell}" for s in pooled}))
-            yield (
-                f"maps of {len(pooled)} of {len(self.sites)} sites are kept pooled to cells of {cells} patches; their "
-                "effective rank is that of the pooled maps"
-            )
-        windows = [site for site in self.sites if site.num_maps > 1]
+            ranked = "" if all(site.places for site in pooled) else "; their effective rank is that of the pooled maps"
+            yield f"maps of {len(pooled)} of {len(self.sites)} sites are pooled to cells of {cells} patches{ranked}"
+        windows = [site for site in self.sites if site.num_maps > 1 and site.places is None]
         if windows:
             yield f"maps of {len(windows)} of {len(self.sites)} sites are means over their windows"
         if not self.rolled_places:

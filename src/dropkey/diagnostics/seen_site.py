@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from dropkey.diagnostics.heard import Heard
-from dropkey.diagnostics.pooling import pool
+from dropkey.diagnostics.pooling import pool, pool_windows
 from dropkey.diagnostics.report import SiteReport
 from dropkey.diagnostics.site_measures import measured
-from dropkey.diagnostics.token_grid import grid_by_shape
+from dropkey.diagnostics.token_grid import TokenGrid, grid_by_shape
+from dropkey.diagnostics.windows import WindowPlaces
 
 __all__ = ["SeenSite"]
 
@@ -25,9 +26,18 @@ class SeenSite:
         grids: (rows, cols) of the patches of this pass, where modules say so.
         image: (height, width) in pixels.
         max_patches: that a kept map may have.
+        places: where its windows lie, if that is known.
     """
 
-    def __init__(self, name: str, heard: Heard, grids: Mapping[nn.Module, Grid], image: Grid, max_patches: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        heard: Heard,
+        grids: Mapping[nn.Module, Grid],
+        image: Grid,
+        max_patches: int,
+        places: WindowPlaces | None = None,
+    ) -> None:
         found, (self.num_maps, self.num_heads, num_queries, num_keys) = heard.found, heard.shape
         self.name = name
         self.kind = found.kind
@@ -42,8 +52,12 @@ class SeenSite:
             self.queries = self.keys
         else:
             self.queries = grid_by_shape(num_queries, found.num_prefix_tokens, None, shape_of_queries)
-        self.query_cell = self.queries.cell_for(max_patches)
-        self.key_cell = self.keys.cell_for(max_patches)
+        self.places = places
+        # What its maps are kept over: windows are put back on the image where it is known how they lie.
+        self.kept_queries = self.queries if places is None else TokenGrid(places.grid, 0)
+        self.kept_keys = self.keys if places is None else self.kept_queries
+        self.query_cell = self.kept_queries.cell_for(max_patches)
+        self.key_cell = self.kept_keys.cell_for(max_patches)
         self.maps: list[Tensor] = []
         self.measures: list[dict[str, Tensor]] = []
 
@@ -60,12 +74,15 @@ class SeenSite:
     def see(self, heard: Heard, attn: Tensor) -> None:
         """Take the call in one more image, and its maps."""
         pooled = self.pooled(attn)
-        values = measured(attn, pooled, heard.value, self.queries, self.keys)
+        ranked = attn if self.places is not None else pooled
+        values = measured(attn, ranked, heard.value, self.queries, self.keys)
         self.measures.append({name: value.nanmean(0, keepdim=True) for name, value in values.items()})
         self.maps.append(pooled.mean(0, keepdim=True).float().cpu())
 
     def pooled(self, attn: Tensor) -> Tensor:
         """Return maps (B, H, Nq, Nk) as small as they are kept."""
+        if self.places is not None:
+            return pool_windows(attn, self.places, self.kept_keys, self.key_cell)
         return pool(attn, self.queries, self.keys, self.query_cell, self.key_cell)
 
     def report(self) -> SiteReport:
@@ -77,10 +94,10 @@ class SeenSite:
             num_heads=self.num_heads,
             shape=self.shape,
             maps=torch.cat(self.maps),
-            query_grid=self.queries.pooled(self.query_cell) if self.queries.size else None,
-            key_grid=self.keys.pooled(self.key_cell) if self.keys.size else None,
-            num_query_prefix=self.queries.num_prefix,
-            num_key_prefix=self.keys.num_prefix,
+            query_grid=self.kept_queries.pooled(self.query_cell) if self.kept_queries.size else None,
+            key_grid=self.kept_keys.pooled(self.key_cell) if self.kept_keys.size else None,
+            num_query_prefix=self.kept_queries.num_prefix,
+            num_key_prefix=self.kept_keys.num_prefix,
             query_cell=self.query_cell,
             key_cell=self.key_cell,
             measures={name: torch.cat([each[name] for each in self.measures]) for name in self.measures[0]},

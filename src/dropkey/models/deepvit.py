@@ -86,14 +86,15 @@ class DeepAttention(Attention):
         rate = self.attn_drop.p if self.training else 0.0
         call = AttentionCall(q, k, v, None, False, self.scale, None)
         site = site_of(self)
-        needs_maps = rate or (site and (site.acts(self.training) or site.wants_maps))
-        if not needs_maps and refuses(call, self.reattention) is None:
-            mixed = attend_mixed(call, self.reattention, factor=self.map_scale)
-            if site and listens_to(site):
-                site.tell(Record(call, mixed, drops=False))
-            return self._project(mixed)
-        attn = self.attn_drop((self.scale * q @ k.mT).softmax(dim=-1))
-        return self._project(self.mix_maps(attn).to(v.dtype) @ v)
+        at_site = site is not None and (site.acts(self.training) or site.wants_maps)  # the site sees to the softmax
+        if not rate and not at_site and refuses(call, self.reattention) is None:
+            out = attend_mixed(call, self.reattention, factor=self.map_scale)
+        else:
+            attn = self.attn_drop((self.scale * q @ k.mT).softmax(dim=-1))
+            out = self.mix_maps(attn).to(v.dtype) @ v
+        if site is not None and not at_site and listens_to(site):
+            site.tell(Record(call, out, drops=False))
+        return self._project(out)
 
     def mix_maps(self, attn: Tensor) -> Tensor:
         """Return what the values are multiplied with, of attention weights (B, H, N, N)."""

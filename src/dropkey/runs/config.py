@@ -49,6 +49,12 @@ class RunOptions(Options):
         shown="0, which means 1 for models below 1M parameters, else torch's own number",
     )
     save_seconds: float = option(60.0, "most seconds of training that a crash can cost", kind=NonNegative)
+    attention_every: int = option(
+        0,
+        "epochs from one look at attention to the next: measures and overlays in RUN/attention and TensorBoard",
+        kind=NonNegativeInt,
+        shown="0, never",
+    )
     output: str = option("", "run folder", takes="DIR", shown="a fresh one below runs/")
 
 
@@ -71,6 +77,8 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
             raise ArgumentError(f"--finetune-epochs ({self.finetune_epochs}) exceeds --epochs ({self.epochs})")
         if self.strategy == "fsdp" and self.ema:
             raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
+        if self.strategy == "fsdp" and self.attention_every:
+            raise ArgumentError("--attention-every runs whole models and --strategy fsdp shards them: leave one out")
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             raise ArgumentError("--precision 16-mixed scales gradients as a whole: --strategy fsdp takes bf16-mixed")
 

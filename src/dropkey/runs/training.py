@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
+from dropkey.diagnostics.callback import AttentionCallback
 from dropkey.errors import ArgumentError, RunError
 from dropkey.ops.dispatch import is_available
 from dropkey.runs.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
@@ -58,12 +59,17 @@ def train(
         make_sharded(prepared.module)
     _build_kernel(prepared)
     with quiet_libraries(), mendable_failures(), _threads(threads):
-        trainer = _trainer(config, folder, [*_averaging(config.ema), record, Interruption(checkpoints), checkpoints])
+        looks = _looks(config.attention_every)
+        callbacks = [*_averaging(config.ema), *looks, record, Interruption(checkpoints), checkpoints]
+        trainer = _trainer(config, folder, callbacks)
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
         with interruptible_start(trainer):
             trainer.fit(prepared.module, prepared.data, ckpt_path=checkpoint, weights_only=True)
+    for look in looks:
+        share = look.seconds / max(record.train_seconds, 1e-9)
+        say(f"looks at attention took {look.seconds:.1f} s, {share:.1%} of the run: {folder.root / 'attention'}")
     summary = {**summary_of(prepared, record), "data_fingerprint": fingerprint}
     if trainer.is_global_zero:
         draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best_epoch)
@@ -113,6 +119,11 @@ def _threads(count: int) -> Iterator[None]:
 def _averaging(decay: float) -> list[pl.Callback]:
     """Return what keeps averaged weights, or nothing for a decay of 0. It must come before whatever saves."""
     return [EMAWeightAveraging(decay=decay)] if decay else []
+
+
+def _looks(interval: int) -> list[AttentionCallback]:
+    """Return what looks at attention, or nothing for an interval of 0."""
+    return [AttentionCallback(interval, network=lambda module: module.network)] if interval else []
 
 
 def _world(config: RunConfig) -> tuple[int, int]:

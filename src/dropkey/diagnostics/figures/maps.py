@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from dropkey.diagnostics.figures.chosen import check_image, chosen_sites, look_of, query_name
+from dropkey.diagnostics.chosen import check_image, chosen_sites, look_of, query_name
 from dropkey.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def maps(
                 ax.set_axis_off()
                 continue
             look = looks[head]
-            ax.imshow(look, cmap="viridis", vmin=0, vmax=max(float(look.quantile(_CLIP)), 1e-12))
+            ax.imshow(look.numpy(), cmap="viridis", vmin=0, vmax=max(float(look.quantile(_CLIP)), 1e-12))
         row[0].set_ylabel(site.name, rotation=0, ha="right", va="center", fontsize=7)
     for ax, head in zip(axes[0], shown, strict=True):
         ax.set_title(f"head {head}", fontsize=8)

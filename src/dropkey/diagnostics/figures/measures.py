@@ -38,9 +38,9 @@ def measures(report: "Report", *, names: Sequence[str] | None = None) -> Figure:
         ax.set_axis_off()
     for ax, name in zip(axes, shown, strict=False):
         for place, site in enumerate(report.sites):
-            heads = site.measures[name].nanmean(0)
+            heads = site.measures[name].nanmean(0).tolist()
             ax.plot([place] * len(heads), heads, ".", color="tab:blue", alpha=0.35, markersize=4)
-        ax.plot(range(len(report.sites)), means[name], color="tab:blue", linewidth=1.4)
+        ax.plot(range(len(report.sites)), means[name].tolist(), color="tab:blue", linewidth=1.4)
         ax.set_title(MEASURES[name], fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.tick_params(labelsize=7)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dropkey.diagnostics.figures.chosen import check_image, chosen_sites, look_of, picture, query_name
+from dropkey.diagnostics.chosen import check_image, chosen_sites, look_of, picture, query_name, rolled_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +38,9 @@ def overlay(
         ArgumentError: no such image, query or site.
     """
     chosen, image = chosen_sites(report, sites), check_image(report, image)
-    shown = picture(report, image)
+    shown = picture(report, image).permute(1, 2, 0).numpy()
     looks = [(site.name, look_of(site, image, query).mean(0)) for site in chosen]
-    rolled = _rollout(report, image, query)
+    rolled = rolled_look(report, image, query)
     if rolled is not None:
         looks.append(("rollout", rolled))
     figure = Figure(figsize=(1.9 * (len(looks) + 1), 2.5), layout="constrained")
@@ -54,16 +54,6 @@ def overlay(
     for ax in axes:
         ax.set_axis_off()
     return figure
-
-
-def _rollout(report: "Report", image: int, query: int | tuple[int, int] | None) -> Tensor | None:
-    if report.rollout is None or report.rollout_site is None:
-        return None
-    site = report.sites[report.rollout_site]
-    if site.key_grid is None:
-        return None
-    rolled = site.__class__(**{**vars(site), "maps": report.rollout[:, None]})
-    return look_of(rolled, image, query)[0]
 
 
 def _lay_over(ax: "Axes", shown: "np.ndarray", look: Tensor) -> None:

@@ -23,7 +23,7 @@ def similarity(report: "Report") -> Figure:
     figure = Figure(figsize=(3.6 * len(pairs), 3.4), layout="constrained")
     figure.suptitle(report.model, fontsize=10)
     for ax, (title, axis, values) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        image = ax.imshow(values, cmap="magma", vmin=min(0.0, float(values.nan_to_num().min())), vmax=1)
+        image = ax.imshow(values.numpy(), cmap="magma", vmin=min(0.0, float(values.nan_to_num().min())), vmax=1)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel(axis, fontsize=8)
         ax.set_ylabel(axis, fontsize=8)

@@ -9,7 +9,14 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from dropkey.errors import ArgumentError
 
-__all__ = ["alike_columns", "cross_layer_similarity", "feature_similarity", "head_similarity", "similar_blocks"]
+__all__ = [
+    "cross_layer_similarity",
+    "feature_similarity",
+    "head_similarity",
+    "similar_blocks",
+    "similarity_of_columns",
+    "unit_columns",
+]
 
 
 def head_similarity(attn: Tensor) -> Tensor:
@@ -56,9 +63,19 @@ def cross_layer_similarity(maps: Sequence[Tensor]) -> Tensor:
     total = torch.zeros((len(maps), len(maps)), dtype=maps[0].dtype, device=maps[0].device)
     batch, heads = maps[0].shape[:2]
     for image, head in itertools.product(range(batch), range(heads)):  # so that no copy of all maps is made
-        columns = normalize(torch.stack([each[image, head] for each in maps]), dim=-2)
-        total += torch.einsum("pqk,rqk->pr", columns, columns) / columns.shape[-1]
+        total += similarity_of_columns(unit_columns([each[image, head] for each in maps]))
     return total / (batch * heads)
+
+
+def unit_columns(maps: Sequence[Tensor]) -> Tensor:
+    """Return the maps (Nq, Nk) of one head in every block as (L, Nq, Nk), each column divided by its norm."""
+    return normalize(torch.stack(list(maps)), dim=-2)
+
+
+def similarity_of_columns(columns: Tensor) -> Tensor:
+    """Return the mean cosine of the columns of every pair of blocks, (L, L), from what ``unit_columns`` gives."""
+    flat = columns.flatten(1)
+    return flat @ flat.T / columns.shape[-1]
 
 
 def similar_blocks(maps: Sequence[Tensor], threshold: float = 0.5, share: float = 0.9) -> list[bool]:
@@ -78,12 +95,8 @@ def similar_blocks(maps: Sequence[Tensor], threshold: float = 0.5, share: float 
 
     Source: Zhou et al., DeepViT, 2021 (arXiv 2103.11886). Its threshold is not given: choose several.
     """
-    return [alike_columns(one, other, threshold) > share for one, other in itertools.pairwise(maps)]
-
-
-def alike_columns(one: Tensor, other: Tensor, threshold: float) -> float:
-    """Return the share of the columns of two blocks' maps (B, H, Nq, Nk) whose cosine is above a threshold."""
-    return (cosine_similarity(one, other, dim=2) > threshold).double().mean().item()
+    alike = (cosine_similarity(one, other, dim=2) > threshold for one, other in itertools.pairwise(maps))
+    return [columns.double().mean().item() > share for columns in alike]
 
 
 def feature_similarity(features: Sequence[Tensor]) -> Tensor:
@@ -108,8 +121,8 @@ def feature_similarity(features: Sequence[Tensor]) -> Tensor:
     total = torch.zeros((len(features), len(features)), dtype=features[0].dtype, device=features[0].device)
     batch, tokens = features[0].shape[:2]
     for image in range(batch):
-        each = normalize(torch.stack([feature[image] for feature in features]), dim=-1)
-        total += torch.einsum("pnc,rnc->pr", each, each) / tokens
+        each = normalize(torch.stack([feature[image] for feature in features]), dim=-1).flatten(1)
+        total += each @ each.T / tokens
     return total / batch
 
 

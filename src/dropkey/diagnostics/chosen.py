@@ -1,29 +1,26 @@
 """What of a report a figure shows: sites, and where one query looks."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
+from dropkey.diagnostics.report import Report, SiteReport
 from dropkey.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from dropkey.diagnostics.report import Report, SiteReport
-
-__all__ = ["check_image", "chosen_sites", "look_of", "picture", "query_name"]
+__all__ = ["check_image", "chosen_sites", "look_of", "picture", "query_name", "rolled_look"]
 
 _MOST_ROWS = 6
 
 
-def check_image(report: "Report", image: int) -> int:
+def check_image(report: Report, image: int) -> int:
     """Return the number of an image, or raise an ArgumentError if there is none of it."""
     if not 0 <= image < len(report.images):
         raise ArgumentError(f"the report has images 0 to {len(report.images) - 1}, got {image}")
     return image
 
 
-def chosen_sites(report: "Report", sites: Sequence[int | str] | None) -> list["SiteReport"]:
+def chosen_sites(report: Report, sites: Sequence[int | str] | None) -> list[SiteReport]:
     """Return sites by place or name; by default those whose keys are patches, at most six from first to last.
 
     Raises:
@@ -40,11 +37,11 @@ def chosen_sites(report: "Report", sites: Sequence[int | str] | None) -> list["S
     drawable = [site for site in report.sites if site.key_grid is not None]
     if not drawable:
         raise ArgumentError("no site of this report has patches of the image as keys, so nothing can be drawn")
-    places = np.linspace(0, len(drawable) - 1, min(_MOST_ROWS, len(drawable)))
-    return [drawable[round(place)] for place in places]
+    count = min(_MOST_ROWS, len(drawable))
+    return [drawable[round(place * (len(drawable) - 1) / max(1, count - 1))] for place in range(count)]
 
 
-def look_of(site: "SiteReport", image: int, query: int | tuple[int, int] | None) -> Tensor:
+def look_of(site: SiteReport, image: int, query: int | tuple[int, int] | None) -> Tensor:
     """Return where each head looks: float32 (H, rows, cols), weights of patches or cells.
 
     Args:
@@ -64,7 +61,7 @@ def look_of(site: "SiteReport", image: int, query: int | tuple[int, int] | None)
     return rows[:, site.num_key_prefix :].reshape(-1, *site.key_grid)
 
 
-def _token(site: "SiteReport", query: int | tuple[int, int]) -> int:
+def _token(site: SiteReport, query: int | tuple[int, int]) -> int:
     count, grid = site.maps.shape[2], site.query_grid
     if isinstance(query, int):
         if 0 <= query < count:
@@ -76,20 +73,29 @@ def _token(site: "SiteReport", query: int | tuple[int, int]) -> int:
     return site.num_query_prefix + row * grid[1] + col
 
 
-def query_name(site: "SiteReport", query: int | tuple[int, int] | None) -> str:
+def query_name(site: SiteReport, query: int | tuple[int, int] | None) -> str:
     """Return what titles call a query."""
     if query is None:
         return "the first token" if site.num_query_prefix else "the mean over all queries"
     return f"token {query}" if isinstance(query, int) else f"the patch at row {query[0]}, column {query[1]}"
 
 
-def picture(report: "Report", image: int) -> "np.ndarray":
-    """Return an image of a report as (height, width, 3) in [0, 1]: the first three channels, or the first as gray.
+def rolled_look(report: Report, image: int, query: int | tuple[int, int] | None) -> Tensor | None:
+    """Return what of the patches reached a token by rollout: float32 (rows, cols); None without a rollout."""
+    if report.rollout is None or report.rollout_site is None:
+        return None
+    site = report.sites[report.rollout_site]
+    if site.key_grid is None:
+        return None
+    return look_of(replace(site, maps=report.rollout[:, None]), image, query)[0]
+
+
+def picture(report: Report, image: int) -> Tensor:
+    """Return an image of a report as float32 (3, height, width) in [0, 1]: its first channels, or the first as gray.
 
     What normalized it is not known, so each channel is stretched to its full range.
     """
     pixels = report.images[image]
     pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     low, high = pixels.amin((1, 2), keepdim=True), pixels.amax((1, 2), keepdim=True)
-    shown: np.ndarray = ((pixels - low) / (high - low).clamp(min=1e-12)).permute(1, 2, 0).numpy()
-    return shown
+    return (pixels - low) / (high - low).clamp(min=1e-12)
