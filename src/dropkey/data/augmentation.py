@@ -84,8 +84,10 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
         steps.append(transforms.RandomHorizontalFlip())
     if augmentation.rand_augment:
         grey = tuple(round(255 * value) for value in image_format.mean)
-        magnitude = f"rand-m{augmentation.rand_augment:g}-mstd0.5-inc1"
-        steps.append(rand_augment_transform(magnitude, {"img_mean": grey, "translate_pct": 0.1}))
+        transform: Any = rand_augment_transform("rand-m0-mstd0.5-inc1", {"img_mean": grey, "translate_pct": 0.1})
+        for step in transform.ops:
+            step.magnitude = augmentation.rand_augment  # which the text could give as a whole number only
+        steps.append(transform)
     if augmentation.color_jitter:
         steps.append(transforms.ColorJitter(*[augmentation.color_jitter] * 3))
     steps.append(_Normalized(image_format))

@@ -14,6 +14,7 @@ from jsonargparse.typing import (
 
 __all__ = [
     "ClosedUnitInterval",
+    "Magnitude",
     "NonNegative",
     "NonNegativeInt",
     "OpenUnitInterval",
@@ -25,6 +26,7 @@ __all__ = [
 
 Positive: Any = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative: Any = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
+Magnitude: Any = restricted_number_type("Magnitude", float, [(">=", 0), ("<=", 10)])
 Share: Any = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 _WORDS: dict[Any, str] = {
@@ -33,6 +35,7 @@ _WORDS: dict[Any, str] = {
     Positive: "a number above 0",
     NonNegative: "a number, 0 or more",
     OpenUnitInterval: "a number in (0, 1)",
+    Magnitude: "a number in [0, 10]",
     Share: "a number in [0, 1)",
     ClosedUnitInterval: "a number in [0, 1]",
     int: "a whole number",

@@ -5,7 +5,7 @@ import dataclasses
 from dropkey.data.sources import SOURCES
 from dropkey.errors import ArgumentError
 from dropkey.runs.config import RunConfig
-from dropkey.runs.numbers import NonNegative, NonNegativeInt, Positive, Share
+from dropkey.runs.numbers import Magnitude, NonNegative, NonNegativeInt, Positive, Share
 from dropkey.runs.options import one_of, option
 from dropkey.runs.regularizer_options import ReAttentionOptions
 from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
@@ -28,7 +28,7 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         when=(_OF_PICTURES,),
     )
     rand_augment: float = option(
-        0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=NonNegative
+        0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=Magnitude
     )
     color_jitter: float = option(
         0.0,
