@@ -28,6 +28,7 @@ VALUES = {
     "window_size": "5",
     "finetune_epochs": "1",
     "seed": "3",
+    "mirror": "false",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}
 

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if any("\0" in word for word in (name, *arguments)):
+        raise ArgumentError("a word of the command line has a null character in it")
     if name in ("-h", "--help"):
         print(_help())
         return DONE

@@ -55,7 +55,7 @@ class Augmentation:
 
     shifts: bool = True
     flips: bool = True
-    rand_augment: int = 0
+    rand_augment: float = 0.0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
 
@@ -85,9 +85,11 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
         steps.append(transforms.RandomHorizontalFlip())
     if augmentation.rand_augment:
         gray = tuple(round(255 * value) for value in image_format.mean)
-        magnitude = f"rand-m{int(augmentation.rand_augment)}-mstd0.5-inc1"
         settings = {"img_mean": gray, "translate_pct": 0.1, "magnitude_max": _MAX_MAGNITUDE}
-        steps.append(rand_augment_transform(magnitude, settings))
+        transform: Any = rand_augment_transform("rand-m0-mstd0.5-inc1", settings)
+        for step in transform.ops:
+            step.magnitude = augmentation.rand_augment  # which the text could give as a whole number only
+        steps.append(transform)
     if augmentation.color_jitter:
         steps.append(transforms.ColorJitter(*[augmentation.color_jitter] * 3))
     steps.append(_Normalized(image_format))

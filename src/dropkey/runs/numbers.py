@@ -26,7 +26,7 @@ __all__ = [
 
 Positive: Any = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative: Any = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
-Magnitude: Any = restricted_number_type("Magnitude", int, [(">=", 0), ("<=", 10)])
+Magnitude: Any = restricted_number_type("Magnitude", float, [(">=", 0), ("<=", 10)])
 Share: Any = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 _WORDS: dict[Any, str] = {
@@ -34,8 +34,8 @@ _WORDS: dict[Any, str] = {
     NonNegativeInt: "a whole number, 0 or more",
     Positive: "a number above 0",
     NonNegative: "a number, 0 or more",
-    Magnitude: "a whole number from 0 to 10",
     OpenUnitInterval: "a number in (0, 1)",
+    Magnitude: "a number in [0, 10]",
     Share: "a number in [0, 1)",
     ClosedUnitInterval: "a number in [0, 1]",
     int: "a whole number",

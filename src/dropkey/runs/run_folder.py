@@ -78,11 +78,13 @@ class RunFolder:
         """Return summary.json, or raise a RunError if it cannot be read."""
         try:
             summary = json.loads(self.summary_file.read_text(encoding="utf-8"))
-            return dict(summary)
-        except (ValueError, TypeError, RecursionError, OSError):
+        except (ValueError, RecursionError, OSError):
+            summary = None
+        if not isinstance(summary, dict) or "epochs" not in summary:
             raise RunError(
                 f"{self.summary_file} is damaged: delete it, and --resume writes it again from the last checkpoint"
-            ) from None
+            )
+        return summary
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv, or raise a RunError if they cannot be read."""

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from dropkey.diagnostics.callback import AttentionCallback
@@ -52,6 +53,8 @@ def train(
     """
     config, headline = prepared.config, prepared.headline
     record = EpochRecord(folder, headline, lambda row: say(row_line(row, config.epochs, prepared.measures)))
+    if num_processes(config) == 1:
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]  # whatever ranks are left in the environment
     fingerprint = prepared.data.fingerprint()
     checkpoints = Checkpoints(folder, record, config.save_seconds, fingerprint)
     threads = config.threads or (1 if _is_tiny(prepared.network) else torch.get_num_threads())

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from dropkey.cli import main
-from dropkey.data import sources
 from dropkey.data.augmentation import Augmentation, ImageFormat, train_transform
 from dropkey.runs.checkpoints import Checkpoints, read_checkpoint
 from dropkey.tasks.classification import module
@@ -112,13 +111,6 @@ def test_recipe_fills_only_what_nobody_said():
     assert TASK.resolve({"weights": "w.pth"}).layer_decay == 0.75
     assert TASK.resolve({"epochs": 1}).warmup_epochs == 0
     assert TASK.resolve(dataclasses.asdict(config)) == config
-
-
-def test_mixup_of_a_batch_of_odd_size_is_refused(tmp_path, monkeypatch, few_digits, capsys):
-    few = dataclasses.replace(few_digits, train=type(few_digits.train)(few_digits.train, 39))
-    monkeypatch.setitem(sources.SOURCES, "digits", lambda data_dir: few)
-    assert main(["train", "--mixup", "0.5", "--batch-size", "64", "--output", str(tmp_path / "run")]) == 2
-    assert "a batch has 39: --batch-size 38" in capsys.readouterr().err
 
 
 def test_the_strongest_augmentation_keeps_every_image():

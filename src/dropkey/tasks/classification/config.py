@@ -28,7 +28,9 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         when=(_OF_PICTURES,),
         takes="DIR",
     )
-    rand_augment: int = option(0, "magnitude of timm's RandAugment; 0 for none", group="data", kind=Magnitude)
+    rand_augment: float = option(
+        0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=Magnitude
+    )
     color_jitter: float = option(
         0.0,
         "strength of random changes of brightness, contrast and saturation; 0 for none",
