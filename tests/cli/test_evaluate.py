@@ -8,6 +8,7 @@ import torch
 
 from dropkey.cli import main
 from dropkey.runs.checkpoints import read_checkpoint
+from dropkey.tasks.classification import evaluation
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -63,7 +64,7 @@ def test_weights_of_other_classes_are_named(run, tmp_path, capsys):
 def test_monte_carlo_without_a_regularizer_is_refused_first(tmp_path, monkeypatch, capsys):
     command = ["train", "--epochs", "1", "--regularizer", "none", "--output", str(tmp_path / "run")]
     assert main(command) == 0
-    monkeypatch.setattr("dropkey.tasks.classification.evaluation.measure", None)
+    monkeypatch.setattr(evaluation, "evaluate", None)
     assert main(["evaluate", str(tmp_path / "run"), "--monte-carlo", "4"]) == 2
     assert "--monte-carlo averages over what a regularizer drops" in capsys.readouterr().err
 
