@@ -142,11 +142,15 @@ BAD_YOLO = {
 }
 
 
+def read(load, root):
+    source = load(root)
+    for split in (source.train, source.val):
+        split.image(0)
+
+
 def refused(load, root, named):
     with pytest.raises(DataError) as caught:
-        source = load(root)
-        for split in (source.train, source.val):
-            split.image(0)
+        read(load, root)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -7,12 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("transformers")
-pytest.importorskip("faster_coco_eval", reason="average precision needs the extra 'detection'")
-cocoeval = pytest.importorskip("pycocotools.cocoeval", reason="the reference for average precision")
+from pycocotools import cocoeval
 from pycocotools.coco import COCO
 
+from dropkey.data.boxed_images import Boxes
 from dropkey.data.coco import coco
 from dropkey.tasks.detection.average_precision import average_precision
 from dropkey.tasks.detection.detections import Detections
@@ -125,7 +123,7 @@ def test_equal_to_pycocotools(case, seed, tmp_path):
 
 def test_by_hand():
     """One object found by the second guess: precision 1/2 at every recall; the other class has nothing to find."""
-    truth = {0: boxes_of([[0, 0, 10, 10]], [1])}
+    truth = {0: Boxes.of([[0, 0, 10, 10]], [1])}
     found = [Detections(0, np.array([0.9, 0.8]), np.array([1, 1]), np.array([[20.0, 20, 30, 30], [0, 0, 10, 10]]))]
     precision = average_precision(truth, found, 2)
     assert precision.summary()["AP50"] == 0.5
@@ -134,12 +132,6 @@ def test_by_hand():
 
 
 def test_nothing_to_find_is_none_and_not_a_number():
-    precision = average_precision({0: boxes_of([], [])}, [], 3)
+    precision = average_precision({0: Boxes.of([], [])}, [], 3)
     assert set(precision.summary().values()) == {None}
     assert precision.over_recall() == []
-
-
-def boxes_of(xyxy, labels):
-    from dropkey.data.boxed_images import Boxes
-
-    return Boxes.of(xyxy, labels)

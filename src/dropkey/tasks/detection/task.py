@@ -81,7 +81,7 @@ class DetectionTask(Task[DetectionConfig, DetectionSource]):
 
 def _network(config: DetectionConfig, num_classes: int, *, fresh: bool = True) -> nn.Module:
     network = build_detector(config.model, num_classes, config.sides, pretrained=config.pretrained, fresh=fresh)
-    check_sides(config.sides, family_of(network))
+    check_sides(network, config.sides)
     return network
 
 
