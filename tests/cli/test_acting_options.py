@@ -27,6 +27,7 @@ VALUES = {
     "pattern": "block",
     "window_size": "5",
     "finetune_epochs": "1",
+    "mirror": "false",
     "seed": "3",
     "mirror": "false",
 }
