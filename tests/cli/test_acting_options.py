@@ -29,7 +29,6 @@ VALUES = {
     "finetune_epochs": "1",
     "mirror": "false",
     "seed": "3",
-    "mirror": "false",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}
 
