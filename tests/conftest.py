@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from few_images import FewImages
 from hypothesis import settings
 
 from dropkey.ops.cpu import door, library
@@ -58,24 +59,7 @@ def few_digits():
     """Let ``--data digits`` mean 120 training and 40 validation images, so that a run takes a second."""
     sources = pytest.importorskip("dropkey.data.sources")
     whole = sources.load_source("digits")
-
-    class Some:
-        def __init__(self, images, count):
-            self.images, self.count = images, count
-
-        def __len__(self):
-            return self.count
-
-        def __getitem__(self, index):
-            return self.images[index]
-
-        def size(self, index):
-            return self.images.size(index)
-
-        def fingerprint(self):
-            return f"{self.count} of {self.images.fingerprint()}"
-
-    few = dataclasses.replace(whole, train=Some(whole.train, 120), val=Some(whole.val, 40))
+    few = dataclasses.replace(whole, train=FewImages(whole.train, 120), val=FewImages(whole.val, 40))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.SOURCES, "digits", lambda data_dir: few)
         yield few

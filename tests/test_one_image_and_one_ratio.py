@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from few_images import FewImages
 from in_hand import holders
 from PIL import Image
 
@@ -25,24 +26,11 @@ NORMALIZED = (GRAY / 255 - 0.5) / 0.5
 pytestmark = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
 
 
-class Few:
-    """The first images of a source, of which one is plain gray."""
-
-    def __init__(self, images, count):
-        self.images, self.count = images, count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        return self.images[index]
-
-
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     digits = sources.load_source("digits")
     digits.train.pixels[3] = GRAY
-    few = dataclasses.replace(digits, train=Few(digits.train, 8), val=Few(digits.val, 8))
+    few = dataclasses.replace(digits, train=FewImages(digits.train, 8), val=FewImages(digits.val, 8))
     monkeypatch.setitem(sources.SOURCES, "digits", lambda data_dir: few)
     numbers = iter(range(9))
 

@@ -27,8 +27,8 @@ VALUES = {
     "pattern": "block",
     "window_size": "5",
     "finetune_epochs": "1",
-    "seed": "3",
     "mirror": "false",
+    "seed": "3",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}
 

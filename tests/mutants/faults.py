@@ -36,6 +36,8 @@ SHAPE = "tests/adapters/test_by_shape.py"
 ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
+ACTING = "tests/cli/test_acting_options.py"
+NEW_TASK = "tests/tasks/test_new_task.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -821,4 +823,33 @@ FAULTS = [
     Fault(
         "verify keeps the remark", "adapters/verify.py", "_replace(remark=order.remark)", "_replace(remark=None)", ORDER
     ),
+    Fault(
+        "an option that does not act is taken",
+        "runs/options.py",
+        "        if not when.test(getattr(config, when.option)):",
+        "        if False:",
+        ACTING,
+    ),
+    Fault(
+        "conditions of a condition are forgotten",
+        "runs/options.py",
+        "if when.option in by_name and (deeper",
+        "if when.option not in by_name and (deeper",
+        ACTING,
+    ),
+    Fault(
+        "the file goes before the line",
+        "cli/options.py",
+        "Given({**values, **said}",
+        "Given({**said, **values}",
+        ACTING,
+    ),
+    Fault(
+        "higher is always better",
+        "runs/measure.py",
+        'return value > other if self.better == "higher" else value < other',
+        "return value > other",
+        NEW_TASK,
+    ),
+    Fault("the gap of an error", "runs/measure.py", "else -gap", "else gap", NEW_TASK),
 ]

@@ -1,4 +1,4 @@
-"""Any model by the name that its users have for it, untrained, with noise to run it on."""
+"""Build a model by its library name, untrained, with random inputs."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
