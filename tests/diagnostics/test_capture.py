@@ -9,6 +9,7 @@ from conftest import tiny_vit
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.swin_transformer import SwinTransformer
 
 import dropkey
 from dropkey.adapters.maps import attention_maps
@@ -133,6 +134,20 @@ def test_grouped_heads():
     with dropkey.capture(model[0], heads=[3]) as maps:
         model[0](q, k)
     torch.testing.assert_close(maps[""][:, 0], (q[:, 3] @ k[:, 1].mT / 8**0.5).softmax(-1))
+
+
+def test_a_finite_mask_of_windows_stays_finite():
+    """Where other keys are milder still, a window's mask of -100 is no mask: neither is it while somebody looks."""
+    torch.manual_seed(0)
+    model = SwinTransformer([4, 4], 16, [2], [1], [4, 4], num_classes=3).eval()
+    model.features[1][1].attn.relative_position_bias_table.data.normal_(std=200)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        plain = model(images)
+        with dropkey.capture(model) as maps:
+            out = model(images)
+    assert torch.equal(out, plain)
+    assert maps["features.1.1.attn"].shape == (4, 1, 16, 16)
 
 
 def test_several_calls_are_a_list(vit, images):

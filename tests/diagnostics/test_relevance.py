@@ -45,6 +45,27 @@ def test_the_predicted_class_by_default(vit, images):
         assert torch.equal(class_relevance(vit, images), class_relevance(vit, images, predicted))
 
 
+def test_after_re_attention(vit, images):
+    """Against a ViT written with torch alone, whose maps after mixing are on the path of the gradients."""
+    dropkey.apply(vit, dropkey.ReAttention(norm="layer"))
+    for block in vit.eval().blocks:
+        block.attn.reattention.gate.data.fill_(0.7)
+    relevance = class_relevance(vit, images[:1], [3])
+    x = vit.patch_embed(images[:1])
+    x = torch.cat([vit.cls_token, x], 1) + vit.pos_embed
+    maps = []
+    for block in vit.blocks:
+        attention = block.attn
+        q, k, v = attention.qkv(block.norm1(x)).reshape(1, 65, 3, 3, 16).permute(2, 0, 3, 1, 4)
+        attn = (q @ k.mT / 4).softmax(-1)
+        maps.append(attn + attention.reattention(attn))
+        x = x + attention.proj((maps[-1] @ v).transpose(1, 2).reshape(1, 65, 48))
+        x = x + block.mlp(block.norm2(x))
+    score = vit.head(vit.norm(x)[:, 0])[0, 3]
+    want = class_rollout([attn.detach() for attn in maps], torch.autograd.grad(score, maps))
+    torch.testing.assert_close(relevance, want, rtol=1e-3, atol=1e-6)
+
+
 def test_of_mixed_maps(images):
     """DeepViT's fused mixing against its mixing written out."""
     model = timm.create_model("deepvit_16b", img_size=32, depth=2, num_classes=5, embed_dim=48, num_heads=3).eval()

@@ -12,6 +12,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import dropkey
 from dropkey.catalogue.timm import TIMM_FAMILIES
+from dropkey.catalogue.torch import TORCH_FAMILIES
 from dropkey.diagnostics import WindowPlaces, window_places
 from dropkey.diagnostics.pooling import pool, pool_windows
 from dropkey.diagnostics.token_grid import TokenGrid
@@ -67,6 +68,12 @@ def test_shifted_windows_of_swin(family):
         assert any(torch.equal(each.patches, one) for one in want)
 
 
+def test_in_inference_mode():
+    model = timm_swin()
+    with torch.inference_mode():
+        assert len(window_places(model, torch.empty(1, 3, 32, 64))) == 4
+
+
 def test_padding_is_no_patch():
     model = SwinTransformer([4, 4], 16, [2], [1], [4, 4], num_classes=3)
     plain, shifted = window_places(model, torch.empty(1, 3, 24, 24)).values()  # 6 x 6 patches in 2 x 2 windows of 4 x 4
@@ -91,6 +98,8 @@ def test_where_tokens_have_no_single_place():
     for name in ("DaViT", "HaloNet", "NesT", "Hiera"):
         family = next(family for family in TIMM_FAMILIES if family.name == name)
         assert window_places(family.small(), family.inputs()[""]) == {}
+    family = next(family for family in TORCH_FAMILIES if family.name == "MaxViT")
+    assert window_places(family.small(), family.inputs()[""]) == {}  # what it is given is cut already
     vit = torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32)
     assert window_places(vit, torch.empty(1, 3, 32, 32)) == {}
 
