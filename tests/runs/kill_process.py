@@ -1,7 +1,7 @@
 """Kills runs and resumes them, each in a fork of a process that has imported everything once.
 
-``python kill_process.py FOLDER KILLS SEED`` prints one line of JSON: the number of kills and of whole runs, and which of
-the runs have other metrics than one that was left alone.
+``python kill_process.py FOLDER KILLS SEED`` prints one line of JSON: the number of kills and of whole runs, and which
+runs have other metrics than one that was left alone.
 """
 
 import csv
