@@ -81,14 +81,17 @@ def test_values_that_do_not_say_what_is_white(case, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp"])
-def test_orientation(orientation, suffix, tmp_path):
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [(".jpg", "RGB"), (".png", "RGB"), (".webp", "RGB"), (".tiff", "RGB"), (".tiff", "L"), (".png", "L")],
+)
+def test_orientation(orientation, suffix, mode, tmp_path):
     """As the EXIF standard says: what each value makes of the corner that is marked."""
     values = np.zeros((16, 32, 3), np.uint8)
     values[:8, :8] = 255  # the upper left corner of what the camera has saved
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path, values, f"x{suffix}", exif=exif)
+    path = saved(tmp_path, Image.fromarray(values).convert(mode), f"x{suffix}", exif=exif)
     found = pixels(path)
     upright = found.shape[:2] == (16, 32)
     assert upright == (orientation <= 4)

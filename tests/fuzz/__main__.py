@@ -1,4 +1,4 @@
-"""Run random calls and print what they showed: ``PYTHONPATH=tests python -m fuzz 10000 [--first 0] [--large 1000]``
+"""Run random calls and print what they showed: ``PYTHONPATH=tests python -m fuzz 10000 [--large 1000] [--files 200]``
 
 Each call runs forward and backward on every backend that works here; masks, shapes, types and layouts must be right,
 and nothing may crash. Errors are counted against the accuracy rule: at most twice torch's own attention (backend sdpa)
@@ -9,6 +9,7 @@ torch's may be small by luck: calls with an axis below 8 are counted apart. So a
 
 import argparse
 import collections
+import itertools
 import statistics
 import time
 import warnings
@@ -16,13 +17,14 @@ import warnings
 import torch
 
 from fuzz.calls import Call, random_call
+from fuzz.files import JUDGES
 from fuzz.judge import RUNNABLE, judge
 from fuzz.modules import judge_module
 
 ERRORS = collections.defaultdict(list)  # of every kind of call and backend, in eps, over out, dq, dk and dv
 
 
-def main(calls: int, first: int, large: int) -> None:
+def main(calls: int, first: int, large: int, files: int) -> None:
     warnings.filterwarnings("ignore", message=".*use_reentrant.*")
     torch.set_num_threads(1)
     start, failures = time.perf_counter(), []
@@ -35,9 +37,15 @@ def main(calls: int, first: int, large: int) -> None:
             judge_module(number)
         except Exception as error:
             failures.append(f"module {number}: {type(error).__name__}: {error}")
+    for number, judge_file in itertools.product(range(first, first + files), JUDGES):
+        try:
+            judge_file(number)
+        except Exception as error:
+            failures.append(f"{judge_file.__name__} {number}: {type(error).__name__}: {error}")
     report(counts, failures)
     modules, seconds = calls // 10, time.perf_counter() - start
-    print(f"{calls + large} calls on {', '.join(RUNNABLE)}, and {modules} modules: {seconds:.0f} s")
+    others = f"{modules} modules, and {files} images, configs and command lines"
+    print(f"{calls + large} calls on {', '.join(RUNNABLE)}, {others}: {seconds:.0f} s")
 
 
 def judged(call: Call, number: int, count: collections.Counter, failures: list[str]) -> None:
@@ -81,4 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("calls", type=int, nargs="?", default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first call")
     parser.add_argument("--large", type=int, default=0, help="so many more calls with large logits")
+    parser.add_argument("--files", type=int, default=200, help="so many images, config files and command lines each")
     main(**vars(parser.parse_args()))

@@ -35,6 +35,13 @@ CORE = "tests/test_core_faults.py"
 SHAPE = "tests/adapters/test_by_shape.py"
 ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
+REPORTED = "tests/tasks/classification/test_numbers_reported.py"
+USE = "tests/test_faults_of_use.py"
+PICTURE = "tests/data/test_picture.py"
+TREE = "tests/data/test_image_tree.py"
+WEIGHTS = "tests/models/test_weights.py"
+YAML = "tests/runs/test_yaml_file.py"
+COMMANDS = "tests/cli/test_command_faults.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
 ACTING = "tests/cli/test_acting_options.py"
 NEW_TASK = "tests/tasks/test_new_task.py"
@@ -1130,5 +1137,103 @@ FAULTS = [
         " or epoch == last",
         "",
         CALLBACK,
+    # Numbers that a user reads.
+    Fault(
+        "evaluate --checkpoint last loads the best",
+        "tasks/loading.py",
+        '"last": folder.last_checkpoint',
+        '"last": folder.best_checkpoint',
+        REPORTED,
+    ),
+    Fault(
+        "the best epoch is that of the lowest loss",
+        "runs/record.py",
+        "self.headline.is_better(row[self.headline.val], best[self.headline.val])",
+        'row.get("val_loss", 0) < best.get("val_loss", 1)',
+        REPORTED,
+    ),
+    Fault(
+        "the best epoch is the last of equals",
+        "runs/measure.py",
+        'value > other if self.better == "higher" else value < other',
+        'value >= other if self.better == "higher" else value <= other',
+        REPORTED,
+    ),
+    Fault(
+        "spreads where right and wrong are swapped",
+        "tasks/classification/measuring.py",
+        "((True, right), (False, ~right))",
+        "((False, right), (True, ~right))",
+        REPORTED,
+    ),
+    Fault(
+        "calibration error of one bin",
+        "tasks/classification/measuring.py",
+        "_CALIBRATION_BINS = 15",
+        "_CALIBRATION_BINS = 1",
+        REPORTED,
+    ),
+    Fault(
+        "implicit seeds of 16 bits",
+        "philox.py",
+        "torch.randint(-(2**63), 2**63 - 1, ()",
+        "torch.randint(0, 2**16, ()",
+        REPORTED,
+    ),
+    # Ordinary use.
+    Fault("windows on the grid of apply", "adapters/grid_of_pass.py", "site.grid_size = grid\n", "pass\n", USE),
+    Fault("apply leaves a half", "adapters/apply.py", "            empty(module, slot)\n", "            pass\n", USE),
+    Fault(
+        "Monte Carlo in every thread",
+        "adapters/slots/drop_slot.py",
+        "thread == threading.get_ident()",
+        "thread is not None",
+        USE,
+    ),
+    Fault(
+        "a forward that outlives removal",
+        "adapters/class_swap.py",
+        'getattr(self, "_dropkey_site", None)',
+        "self._dropkey_site",
+        USE,
+    ),
+    Fault("assignments that do nothing", "adapters/handle.py", "if name not in _ASSIGNED:", "if False:", USE),
+    # Data.
+    Fault("grey of 16 bits is white", "data/picture.py", "values * (255 / white)", "values.clip(0, 255)", PICTURE),
+    Fault("pictures on their side", "data/picture.py", "ImageOps.exif_transpose(image)", "image", PICTURE),
+    Fault(
+        "hidden folders are classes",
+        "data/image_tree.py",
+        'entry.name.startswith((".", "@", "#"))',
+        'entry.name.startswith("~")',
+        TREE,
+    ),
+    Fault("a fingerprint of names alone", "data/image_tree.py", "if index % step == 0:", "if index < 0:", TREE),
+    Fault(
+        "odd batches for pairs",
+        "data/loaders.py",
+        "size - size % 2 if self.pairs",
+        "size if self.pairs",
+        "tests/data/test_overview.py",
+    ),
+    # Files of others, and runs.
+    Fault("code in weights is run", "models/torch_file.py", "weights_only=True", "weights_only=False", WEIGHTS),
+    Fault("prefixes of wrappers stay", "models/weights.py", "best = shorter\n    return", "pass\n    return", WEIGHTS),
+    Fault("alias bombs", "runs/yaml_file.py", "isinstance(event, yaml.AliasEvent)", "False", YAML),
+    Fault(
+        "a config names files to the model",
+        "tasks/classification/model_kwargs.py",
+        '"checkpoint_path": "not',
+        '"checkpoint_paths": "not',
+        YAML,
+    ),
+    Fault("resumed on other data", "runs/training.py", "!= checkpoints.fingerprint:", "is None:", COMMANDS),
+    Fault("two processes a folder", "runs/run_lock.py", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |", COMMANDS),
+    Fault(
+        "a diverging arm ends all",
+        "experiments/comparison.py",
+        "    except DivergedError as error:\n        return error\n",
+        "",
+        COMMANDS,
     ),
 ]

@@ -43,7 +43,8 @@ def read_image(path: Path) -> Image.Image:
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            # By an open file: given a path, Pillow maps TIFFs into memory and garbles those that lie on their side.
+            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 upright = ImageOps.exif_transpose(image)
                 picture = _in_bytes(upright) if _is_deep(upright) else upright.convert("RGB")
         except UnidentifiedImageError:
