@@ -36,6 +36,7 @@ SHAPE = "tests/adapters/test_by_shape.py"
 ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
+AUDIT = "tests/diagnostics/test_audit.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -820,5 +821,59 @@ FAULTS = [
     ),
     Fault(
         "verify keeps the remark", "adapters/verify.py", "_replace(remark=order.remark)", "_replace(remark=None)", ORDER
+    ),
+    # The audit.
+    Fault("the audit sees no masks", "diagnostics/audit/watch.py", '"mul": Watch.multiplied,', "", AUDIT),
+    Fault(
+        "the audit takes any share",
+        "diagnostics/audit/bound.py",
+        "return draws * _divergence(share, rate) <= _LIMIT",
+        "return True",
+        AUDIT,
+    ),
+    Fault(
+        "the audit takes any scale", "diagnostics/audit/judgement.py", "return drop.scales[-1]", "return None", AUDIT
+    ),
+    Fault(
+        "the audit believes in training mode",
+        "diagnostics/audit/run.py",
+        "        model.eval()\n",
+        "        model.train()\n",
+        AUDIT,
+    ),
+    Fault(
+        "the audit hears of one module's parts alone",
+        "diagnostics/audit/evidence.py",
+        "return list(dict.fromkeys([*self._names, *ran]))",
+        "return list(self._names)",
+        AUDIT,
+    ),
+    Fault(
+        "the audit lets an unused rate pass",
+        "diagnostics/audit/judgement.py",
+        'if "att" in name:',
+        'if "att" not in name:',
+        AUDIT,
+    ),
+    Fault(
+        "the audit leaves its hooks behind",
+        "diagnostics/audit/running.py",
+        "            after.remove()\n",
+        "",
+        AUDIT,
+    ),
+    Fault(
+        "the audit leaves Python's generator moved",
+        "diagnostics/audit/passes.py",
+        "            random.setstate(python_state)\n",
+        "",
+        AUDIT,
+    ),
+    Fault(
+        "the audit compares no masks",
+        "diagnostics/audit/evidence.py",
+        "all(mark == marks[0] for mark in marks)",
+        "False",
+        AUDIT,
     ),
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+<<<<<<< HEAD
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,23 @@ from dropkey.errors import ArgumentError, RunError, first_line
 from dropkey.runs.numbers import NonNegativeInt, PositiveInt
 from dropkey.runs.options import option, refuse_idle
 from dropkey.runs.regularizer_options import RegularizerOptions, build_dropkey, pattern_defaults
+=======
+from typing import TYPE_CHECKING
+
+from dropkey.cli.exit_codes import DONE
+from dropkey.cli.named import NAME_HELP, run_folder_of
+from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.errors import ArgumentError, first_line
+from dropkey.tasks.config import (
+    PATTERN_HELP,
+    WINDOW_SIZE_HELP,
+    TrainConfig,
+    build_regularizer,
+    check_ranges,
+    option,
+    parse_model_kwargs,
+)
+>>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
 
 __all__ = ["VerifyOptions", "run"]
 
@@ -18,10 +36,6 @@ if TYPE_CHECKING:
     from dropkey.catalogue.family import Trial
 
 _DESCRIPTION = "List the attention of a model and prove that DropKey acts on each site, in training only."
-_NAME = (
-    "model of timm, torchvision, transformers (vit, ViTModel) or torch.nn (nn.Transformer), with the library in front "
-    "to choose one (torchvision:vit_b_16); folder with transformers' config.json; model on the hub; folder of a run"
-)
 
 
 _DEFAULTS = {"drop_ratio": 0.3, "schedule": "constant"}  # so that every block drops keys
@@ -42,6 +56,7 @@ class VerifyOptions(RegularizerOptions):
 def run(arguments: Sequence[str]) -> int:
     """Apply DropKey to an untrained model of that name, and print the sites and what was proved of each."""
     parser = Parser("dropkey verify", _DESCRIPTION)
+<<<<<<< HEAD
     parser.add_argument("name", type=str, help=_NAME)
     parser.add_options(VerifyOptions, _DEFAULTS, without=_LEFT_OUT)
     given = parser.read(arguments)
@@ -50,6 +65,14 @@ def run(arguments: Sequence[str]) -> int:
     config = VerifyOptions(**{**_DEFAULTS, **own, **pattern_defaults(said), **said})
     refuse_idle(config, [name for name in said if name in given.asked])
     regularizer = build_dropkey(config)
+=======
+    parser.add_argument("name", type=str, help=NAME_HELP)
+    add_fields(parser, VerifyConfig)
+    options = parser.read(arguments)
+    config = VerifyConfig(**values_of(VerifyConfig, options))
+    regularizer = build_regularizer(_train_config(config))
+    assert regularizer is not None
+>>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
 
     from dropkey.adapters.apply import apply
     from dropkey.data.seeds import seed_all
@@ -85,6 +108,7 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
     from dropkey.catalogue import by_name
     from dropkey.catalogue.family import Trial
 
+<<<<<<< HEAD
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
         return by_name.build(name, config.img_size or None, config.batch_size)
@@ -96,6 +120,11 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
         raise RunError(
             f"{name} is neither a run folder nor a model of transformers: it holds no config.yaml and no config.json"
         )
+=======
+    run_folder = run_folder_of(name)
+    if run_folder is None:
+        return by_name.build(name, config.img_size, config.batch_size)
+>>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
     saved = run_folder.read_config()
     task = task_of(saved)
     size = {"img_size": config.img_size} if config.img_size else {}
