@@ -1,4 +1,8 @@
-"""Attention maps as few bytes: each row by its peak, and by how many halvings below it the other weights lie."""
+"""Attention maps as few bytes.
+
+A row is stored in parts, so that a strong sink swallows nothing: prefix tokens and the two largest weights of patches
+as they are (in bfloat16), and the other patches by how many halvings they lie below the largest of them.
+"""
 
 import base64
 import zlib
@@ -7,7 +11,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CODINGS", "Coding", "text_of"]
+__all__ = ["CODINGS", "Coded", "Coding"]
+
+_APART = 2  # weights of patches that are stored as they are
+
+
+class Coded(NamedTuple):
+    """Maps (H, Nq, Nk) in parts; P is the number of prefix tokens, A how many patches stand apart.
+
+    Args:
+        prefix: bfloat16 (H, Nq, P), weights of prefix tokens.
+        apart: bfloat16 (H, Nq, A), the largest weights of patches.
+        places: int16 (H, Nq, A), the patches that have them.
+        anchor: bfloat16 (H, Nq), the largest weight of the other patches.
+        codes: uint8 (H, Nq, Nk - P), of all patches; 0 for those apart.
+    """
+
+    prefix: Tensor
+    apart: Tensor
+    places: Tensor
+    anchor: Tensor
+    codes: Tensor
+
+    def text(self) -> str:
+        """Return all parts, compressed, as text for a page."""
+        raw = b"".join(
+            (part.view(torch.int16) if part.dtype == torch.bfloat16 else part).contiguous().numpy().tobytes()
+            for part in self
+        )
+        compressor = zlib.compressobj(6, zlib.DEFLATED, -15)  # raw deflate, as browsers take it
+        return base64.b64encode(compressor.compress(raw) + compressor.flush()).decode()
 
 
 class Coding(NamedTuple):
@@ -15,8 +48,8 @@ class Coding(NamedTuple):
 
     Args:
         levels: numbers that a weight may become, 256 at most; 0 stands for everything ``octaves`` or more below the
-            peak, and the steps between the others are equal factors.
-        octaves: halvings from the peak of a row down to its smallest weight that is kept.
+            anchor, and the steps between the others are equal factors.
+        octaves: halvings from the anchor down to the smallest weight that is kept.
     """
 
     levels: int
@@ -24,28 +57,32 @@ class Coding(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Largest relative error of a stored weight."""
+        """Largest relative error of a weight that is stored by a code, but for the rounding of its anchor."""
         return float(2.0 ** (self.octaves / (self.levels - 1) / 2) - 1)
 
-    def encode(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return codes, uint8 like ``maps``, and the peak of each row, float16 without the last axis."""
-        peaks = maps.amax(-1).clamp_min(torch.finfo(torch.float16).tiny).half()
-        octaves = (maps / peaks.float()[..., None]).log2()
-        share = (1 + octaves / self.octaves).nan_to_num(0.0).clamp(0, 1)
-        return (share * (self.levels - 1)).round().to(torch.uint8), peaks
+    def encode(self, maps: Tensor, num_prefix: int) -> Coded:
+        """Take maps apart.
 
-    def decode(self, codes: Tensor, peaks: Tensor) -> Tensor:
+        Args:
+            maps: float32 (H, Nq, Nk), weights.
+            num_prefix: keys before the patches.
+        """
+        patches = maps[..., num_prefix:]
+        apart, places = patches.topk(min(_APART, patches.shape[-1]), -1)
+        rest = patches.scatter(-1, places, 0.0)
+        anchor = rest.amax(-1).bfloat16()
+        octaves = (rest / anchor.float()[..., None]).log2().nan_to_num(-torch.inf, neginf=-torch.inf)
+        share = (1 + octaves / self.octaves).clamp(0, 1)
+        codes = (share * (self.levels - 1)).round().to(torch.uint8)
+        return Coded(maps[..., :num_prefix].bfloat16(), apart.bfloat16(), places.to(torch.int16), anchor, codes)
+
+    def decode(self, coded: Coded) -> Tensor:
         """Return the weights, float32, as the page computes them."""
-        below = self.octaves * (codes.float() / (self.levels - 1) - 1)
-        return torch.where(codes == 0, 0.0, 2.0**below * peaks.float()[..., None])
+        below = self.octaves * (coded.codes.float() / (self.levels - 1) - 1)
+        patches = torch.where(coded.codes == 0, 0.0, 2.0**below * coded.anchor.float()[..., None])
+        patches = patches.scatter(-1, coded.places.long(), coded.apart.float())
+        return torch.cat([coded.prefix.float(), patches], -1)
 
 
 # From fine to coarse: as fine as fits is taken.
 CODINGS = (Coding(256, 16.0), Coding(64, 12.0), Coding(24, 10.0), Coding(16, 9.0))
-
-
-def text_of(codes: Tensor, peaks: Tensor) -> str:
-    """Return both, compressed, as text for a page."""
-    raw = peaks.contiguous().numpy().astype("<f2").tobytes() + codes.contiguous().numpy().tobytes()
-    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)  # raw deflate, as browsers take it
-    return base64.b64encode(compressor.compress(raw) + compressor.flush()).decode()

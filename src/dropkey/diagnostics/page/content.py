@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dropkey.diagnostics.page.coding import CODINGS, Coding, text_of
+from dropkey.diagnostics.page.coding import CODINGS, Coding
 from dropkey.diagnostics.pooling import pool
 from dropkey.diagnostics.report import Report, SiteReport
 from dropkey.diagnostics.token_grid import TokenGrid
@@ -41,7 +41,7 @@ class Stored:
         for place, report in enumerate(self.reports):
             for number, site in enumerate(sites_of(report)):
                 for image, maps in enumerate(site.maps):
-                    yield f"m{place}-i{image}-s{number}", text_of(*self.coding.encode(maps))
+                    yield f"m{place}-i{image}-s{number}", self.coding.encode(maps, prefix_of(site)).text()
 
     def estimate(self) -> float:
         """Return about how many bytes all maps take, from up to four sites of each report."""
@@ -49,7 +49,7 @@ class Stored:
         for report in self.reports:
             sites = sites_of(report)
             some = sites[:: max(1, len(sites) // 4)]
-            lengths = sum(len(text_of(*self.coding.encode(site.maps[0]))) for site in some)
+            lengths = sum(len(self.coding.encode(site.maps[0], prefix_of(site)).text()) for site in some)
             weights = sum(site.maps.numel() for site in sites) / sum(site.maps[0].numel() for site in some)
             total += lengths * weights
         return total
@@ -59,8 +59,9 @@ class Stored:
         if self.max_patches is not None:
             yield f"so that the page stays small, its maps are pooled to at most {self.max_patches} cells"
         yield (
-            f"weights are stored in {self.coding.levels} steps a row, "
-            f"within {self.coding.error:.0%} of their value down to 1/{2**self.coding.octaves:,.0f} of the row's peak"
+            "prefix tokens and each row's two largest weights are stored as they are, the others in "
+            f"{self.coding.levels} steps, within {self.coding.error:.0%} of their value down to "
+            f"1/{2**self.coding.octaves:,.0f} of the largest of them"
         )
 
 
@@ -88,6 +89,11 @@ def sites_of(report: Report) -> list[SiteReport]:
             )
         )
     return sites
+
+
+def prefix_of(site: SiteReport) -> int:
+    """Return how many keys come before the patches; none where there are no patches."""
+    return site.num_key_prefix if site.key_grid else 0
 
 
 def model_data(label: str, report: Report) -> dict[str, Any]:

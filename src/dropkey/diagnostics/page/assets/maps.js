@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
-// The weight of every code, as a share of its row's peak.
+// The weight of every code, as a share of its row's anchor.
 const weightOfCode = Float32Array.from({ length: data.levels }, (_, code) =>
   code === 0 ? 0 : 2 ** (data.octaves * (code / (data.levels - 1) - 1)));
 
@@ -19,29 +19,49 @@ async function unpackText(id, site) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   const bytes = await new Response(stream).arrayBuffer();
   const numRows = site.heads * site.rows;
-  const peaks = Float32Array.from(new Uint16Array(bytes, 0, numRows), halfToNumber);
-  return { peaks, codes: new Uint8Array(bytes, 2 * numRows) };
+  const numPrefix = prefixOfKeys(site);
+  const numApart = Math.min(2, site.columns - numPrefix); // patches whose weights stand as they are
+  let offset = 0;
+  const next = (count) => {
+    const part = new Uint16Array(bytes, offset, count);
+    offset += 2 * count;
+    return part;
+  };
+  return {
+    numPrefix,
+    numApart,
+    prefix: numbersOf(next(numRows * numPrefix)),
+    apart: numbersOf(next(numRows * numApart)),
+    places: next(numRows * numApart),
+    anchor: numbersOf(next(numRows)),
+    codes: new Uint8Array(bytes, offset),
+  };
 }
 
-function halfToNumber(bits) {
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  const size = exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15);
-  return bits & 32768 ? -size : size;
+// bfloat16 is the upper half of a float32.
+function numbersOf(halves) {
+  return new Float32Array(Uint32Array.from(halves, (bits) => bits << 16).buffer);
 }
 
 // Where one query looks: a weight for each key. `head` counts from 0; null is the mean over the heads.
 function weightsOf(maps, site, head, query) {
   const weights = new Float32Array(site.columns);
   const heads = head === null ? Array.from({ length: site.heads }, (_, number) => number) : [head];
-  for (const each of heads) {
-    const row = each * site.rows + query;
-    const scale = maps.peaks[row] / heads.length;
-    for (let key = 0; key < site.columns; key++) {
-      weights[key] += scale * weightOfCode[maps.codes[row * site.columns + key]];
-    }
-  }
+  for (const each of heads) addRow(weights, maps, each * site.rows + query, 1 / heads.length);
   return weights;
+}
+
+function addRow(weights, maps, row, factor) {
+  const { numPrefix, numApart } = maps;
+  const numPatches = weights.length - numPrefix;
+  const scale = factor * maps.anchor[row];
+  for (let token = 0; token < numPrefix; token++) weights[token] += factor * maps.prefix[row * numPrefix + token];
+  for (let patch = 0; patch < numPatches; patch++) {
+    weights[numPrefix + patch] += scale * weightOfCode[maps.codes[row * numPatches + patch]];
+  }
+  for (let place = row * numApart; place < (row + 1) * numApart; place++) {
+    weights[numPrefix + maps.places[place]] += factor * maps.apart[place];
+  }
 }
 
 // Tokens that are no patches come first; without a grid all of them are laid out in one line.
