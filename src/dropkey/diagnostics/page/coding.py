@@ -85,4 +85,4 @@ class Coding(NamedTuple):
 
 
 # From fine to coarse: as fine as fits is taken.
-CODINGS = (Coding(256, 16.0), Coding(64, 12.0), Coding(24, 10.0), Coding(16, 9.0))
+CODINGS = (Coding(256, 16.0), Coding(64, 12.0), Coding(24, 10.0), Coding(16, 9.0), Coding(12, 8.0))

@@ -122,10 +122,16 @@ def _site(site: SiteReport) -> dict[str, Any]:
         "keyGrid": site.key_grid,
         "queryPrefix": site.num_query_prefix,
         "keyPrefix": site.num_key_prefix,
+        "onImage": _is_on_image(site),
         "queryCell": site.query_cell,
         "keyCell": site.key_cell,
         "measures": {name: _numbers(values) for name, values in site.measures.items()},
     }
+
+
+def _is_on_image(site: SiteReport) -> bool:
+    """Say whether the patches of a map are those of the image: those of a window alone, seen in the mean, are not."""
+    return site.kind != "window" or math.prod(site.key_grid or ()) * site.key_cell**2 > site.shape[1]
 
 
 def _numbers(values: Tensor) -> Any:

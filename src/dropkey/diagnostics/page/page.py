@@ -14,7 +14,7 @@ from dropkey.errors import ArgumentError, RunError
 
 __all__ = ["MAX_BYTES", "save"]
 
-MAX_BYTES = 8_000_000  # of a model's maps, beyond which they are stored in fewer bits, and then pooled
+MAX_BYTES = 9_000_000  # of a model's maps, beyond which they are stored in fewer bits, and then pooled
 _ASSETS = Path(__file__).parent / "assets"
 # In the order in which each uses those before.
 _SCRIPTS = ("maps", "colors", "state", "stage", "overview", "charts", "controls", "export", "main")

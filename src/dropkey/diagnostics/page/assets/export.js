@@ -4,8 +4,7 @@ const MARGIN = 24;
 const TEXT = 46;
 
 function placesOf(views) {
-  const { width, height } = data.images[state.image];
-  const [wide, high] = stageSize(width, height);
+  const [wide, high] = sizeOfStage(views[0].site);
   return {
     wide,
     high,
@@ -29,7 +28,7 @@ async function pngBlob() {
   views.forEach((view, place) => {
     const stage = element("canvas");
     drawStage(stage, view);
-    context.drawImage(stage, at.left(place), TEXT);
+    context.drawImage(stage, at.left(place), TEXT, at.wide, at.high);
     const [title, text] = captionOf(view);
     context.fillStyle = "#111";
     context.font = "600 17px system-ui, sans-serif";
@@ -70,12 +69,12 @@ function mapSvg({ site, patches, scale, query }, at) {
   const [rows, columns] = gridOfKeys(site);
   const [wide, high] = [at.wide / columns, at.high / rows];
   const group = svg("g", { transform: `translate(0 ${TEXT})`, "shape-rendering": "crispEdges" });
-  group.append(svg("image", { href: data.images[state.image].source, width: at.wide, height: at.high,
+  if (site.onImage) group.append(svg("image", { href: data.images[state.image].source, width: at.wide, height: at.high,
     preserveAspectRatio: "none" }));
   patches.forEach((weight, place) => {
     const share = scale(weight);
     group.append(svg("rect", { x: ((place % columns) * wide).toFixed(2), y: (Math.floor(place / columns) * high).toFixed(2),
-      width: wide.toFixed(2), height: high.toFixed(2), fill: `rgb(${rampColor(share)})`, "fill-opacity": opacityOf(share).toFixed(3) }));
+      width: wide.toFixed(2), height: high.toFixed(2), fill: `rgb(${rampColor(share)})`, "fill-opacity": opacityOf(share, site).toFixed(3) }));
   });
   const own = query - prefixOfQueries(site);
   if (site.queryGrid && own >= 0) {

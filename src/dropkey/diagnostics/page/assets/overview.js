@@ -5,7 +5,8 @@ const tables = [];
 function buildTable(model) {
   const { sites, label } = data.models[model];
   const most = Math.max(...sites.map((site) => site.heads));
-  const small = Math.max(20, Math.min(44, Math.floor(520 / (most + 1))));
+  const room = Math.min(520, document.documentElement.clientWidth - 130);
+  const small = Math.max(20, Math.min(44, Math.floor(room / most) - 3));
   const head = element("tr", {}, element("td"), ...Array.from({ length: most }, (_, number) =>
     element("th", { scope: "col" }, most <= 16 ? `head ${number + 1}` : `${number + 1}`)));
   if (most > 8) Array.from(head.children).slice(1).forEach((cell, number) => { cell.textContent = number + 1; });

@@ -113,7 +113,8 @@ async function drawPanels() {
 function drawPanel(panel, view) {
   const { site, model } = view;
   panel.name.textContent = data.models[model].label;
-  panel.site.textContent = `${site.name} · ${site.kind} · ${headText(site)}`;
+  const place = site.onImage ? "" : " · mean over the windows, not on the image";
+  panel.site.textContent = `${site.name} · ${site.kind} · ${headText(site)}${place}`;
   drawStage(panel.canvas, view);
   [panel.low.textContent, panel.high.textContent] = endsOfScale(state.scale, view.peak);
   panel.looks.replaceChildren(...facts(view).flatMap(([name, value]) =>
@@ -154,16 +155,21 @@ function spoken(view) {
 
 function drawStage(canvas, view) {
   const picture = pictures[state.image];
-  const { width, height } = data.images[state.image];
-  const [wide, high] = stageSize(width, height);
+  const [wide, high] = sizeOfStage(view.site);
   if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
   const context = canvas.getContext("2d");
   context.fillStyle = "#777";
   context.fillRect(0, 0, wide, high);
-  context.imageSmoothingEnabled = Math.max(width, height) > 128;
-  if (picture.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, wide, high);
+  context.imageSmoothingEnabled = picture.naturalWidth > 128;
+  if (view.site.onImage && picture.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, wide, high);
   drawHeat(context, view, wide, high);
   drawQuery(context, view, wide, high);
+}
+
+function sizeOfStage(site) {
+  const { width, height } = data.images[state.image];
+  const [rows, columns] = gridOfKeys(site);
+  return site.onImage ? stageSize(width, height) : stageSize(columns, rows);
 }
 
 function stageSize(width, height) {
@@ -172,12 +178,13 @@ function stageSize(width, height) {
 }
 
 // Weak attention lets the image through, strong attention covers it.
-function opacityOf(share) {
-  return state.overlay * (0.3 + 0.7 * share);
+function opacityOf(share, site) {
+  return site.onImage ? state.overlay * (0.3 + 0.7 * share) : 1;
 }
 
 function drawHeat(context, view, wide, high) {
-  const heat = pixelsOf(view.patches, gridOfKeys(view.site), view.scale, (share) => Math.round(255 * opacityOf(share)));
+  const alphaOf = (share) => Math.round(255 * opacityOf(share, view.site));
+  const heat = pixelsOf(view.patches, gridOfKeys(view.site), view.scale, alphaOf);
   context.imageSmoothingEnabled = false;
   context.drawImage(heat, 0, 0, wide, high);
 }
