@@ -14,11 +14,14 @@ from matplotlib import pyplot as plt
 import dropkey
 from dropkey.cli import main as dropkey_command
 from dropkey.diagnostics.report import Report
-from dropkey.tasks.run_folder import RunFolder
-from dropkey.tasks.trained import load_run
+from dropkey.runs.run_folder import RunFolder
+from dropkey.tasks.loading import load_run
 
-ARMS = {"without": ["--regularizer", "none"], "with DropKey": ["--regularizer", "dropkey"]}
-OPTIONS = ["--data", "digits", "--img-size", "16", "--drop-ratio", "0.3", "--epochs", "12", "--workers", "0"]
+ARMS = {
+    "without": ["--regularizer", "none"],
+    "with DropKey": ["--regularizer", "dropkey", "--drop-ratio", "0.3"],
+}
+OPTIONS = ["--data", "digits", "--img-size", "16", "--epochs", "8", "--workers", "0"]
 INK, PAPER, COLORS = "#222222", "#ffffff", {"without": "#b8590f", "with DropKey": "#1f5f99"}
 DIGITS, QUERY = 3, (3, 3)
 

@@ -6,7 +6,7 @@ from dropkey.cli import main
 
 
 def test_a_model_that_does_what_it_says(capsys):
-    assert main(["audit", "vit_mini_patch2_8", "--model-kwargs", "drop_path_rate=0.1,attn_drop_rate=0.2"]) == 0
+    assert main(["audit", "vit_mini_patch2_8", "--drop-path", "0.1", "--model-kwargs", "attn_drop_rate=0.2"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
         "VisionTransformer, untrained, on images (4, 3, 8, 8)\nVisionTransformer: 10 places that drop"
@@ -34,22 +34,22 @@ def test_a_run_and_its_dropkey(few_digits, tmp_path, capsys):
     capsys.readouterr()
     assert main(["audit", run]) == 0
     out = capsys.readouterr().out
-    assert f"as trained in {run}, on images (4, 3, 8, 8)" in out
+    assert f"trained in {run}, on images (4, 3, 8, 8)" in out
     assert "blocks.{0-3}.attn (4)" in out
     assert "DropKey" in out
     assert "drop path" in out
     assert main(["audit", run, "--img-size", "16"]) == 2
-    assert "which has its own" in capsys.readouterr().err
+    assert "--img-size acts only with the name of a model" in capsys.readouterr().err
 
 
 BAD = {
     "vit_mini_patch2_9": "no model 'vit_mini_patch2_9'",
     "vit_mini_patch2_8 --batch-size 1": "--batch-size must be 2 or more",
-    "vit_mini_patch2_8 --data-dir x": "--data-dir is for the folder of a run",
+    "vit_mini_patch2_8 --data-dir x": "--data-dir acts only with a run",
     "vit_mini_patch2_8 --model-kwargs drop_path": "--model-kwargs takes name=value",
     "vit_mini_patch2_8 --model-kwargs dropp=0.1": "cannot build the model 'vit_mini_patch2_8'",
     "transformers:levit --img-size 8": "does not run; try another --img-size or --batch-size",
-    "tests": "tests is no run folder and no model of transformers",
+    "tests": "tests is neither a run folder nor a model of transformers",
 }
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dropkey.cli.exit_codes import DONE
-from dropkey.cli.named import NAME_HELP, run_folder_of
-from dropkey.cli.options import Parser, add_fields, values_of
+from dropkey.cli.named import NAME_HELP, first_images, run_folder_of
+from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, DropKeyError, first_line
-from dropkey.tasks.config import check_ranges, option
+from dropkey.runs.numbers import NonNegativeInt
+from dropkey.runs.options import Options, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dropkey.data.augmentation import ImageFormat
     from dropkey.diagnostics.report import Report
 
-__all__ = ["DiagnoseConfig", "run"]
+__all__ = ["DiagnoseOptions", "run"]
 
 _DESCRIPTION = (
     "Look at the attention of a model on some images: print measures of every block, and write a page that shows where "
@@ -26,21 +27,25 @@ _DESCRIPTION = (
 _NUM_IMAGES = 4  # of a run's own
 
 
-@dataclasses.dataclass(frozen=True)
-class DiagnoseConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagnoseOptions(Options):
     """Options of ``dropkey diagnose``."""
 
-    beside: str | None = option(None, "another NAME to show beside the first on the same images")
-    weights: str | None = option(None, "weights file of a timm model; without one it is untrained")
-    pretrained: bool = option(False, "take timm's pretrained weights")
-    checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run")
-    data_dir: str | None = option(None, "folder of the images of a run, if they have moved")
-    img_size: int | None = option(None, "side of the input in pixels; by default the model's own", at_least=1)
-    seed: int = option(0, "seed of the weights of an untrained model", at_least=0)
-    output: str = option("attention.html", "file of the page")
+    beside: str = option("", "another NAME to show beside the first on the same images", takes="NAME")
+    weights: str = option("", "weights of a timm model, which is untrained otherwise", group="model", takes="FILE")
+    pretrained: bool = option(False, "take timm's pretrained weights (downloaded)", group="model")
+    checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run", group="model")
+    data_dir: str = option(
+        "", "folder of the images of a run, if they have moved", group="data", takes="DIR", shown="the run's"
+    )
+    img_size: int = option(
+        0, "side of the input in pixels", group="model", kind=NonNegativeInt, shown="the model's own"
+    )
+    seed: int = option(0, "seed of the weights of an untrained model", kind=NonNegativeInt)
+    output: str = option("attention.html", "file of the page", takes="FILE")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.weights and self.pretrained:
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
 
@@ -68,18 +73,18 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "images", type=str, nargs="*", default=[], help=f"image files; a run has its own: the first {_NUM_IMAGES}"
     )
-    add_fields(parser, DiagnoseConfig)
-    options = parser.read(arguments)
-    config = DiagnoseConfig(**values_of(DiagnoseConfig, options))
+    parser.add_options(DiagnoseOptions)
+    given = parser.read(arguments)
+    config = DiagnoseOptions(**given.of(DiagnoseOptions))
     if not Path(config.output).parent.is_dir():
         raise ArgumentError(f"--output {config.output}: there is no folder {Path(config.output).parent}")
 
     from dropkey.data.seeds import seed_all
 
     seed_all(config.seed, "diagnose")
-    names = [options["name"], *([config.beside] if config.beside else [])]
+    names = [given.values["name"], *([config.beside] if config.beside else [])]
     looked = [_looked(name, config) for name in names]
-    files = [Path(name) for name in options["images"]]
+    files = [Path(name) for name in given.values.get("images", [])]
     reports = {label: _report(one, files, looked[0]) for label, one in zip(_labels(looked), looked, strict=True)}
     for report in reports.values():
         print(report, end="\n\n")
@@ -87,40 +92,41 @@ def run(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _looked(name: str, config: DiagnoseConfig) -> _Looked:
+def _looked(name: str, options: DiagnoseOptions) -> _Looked:
     run_folder = run_folder_of(name)
     if run_folder is None:
-        return _named(name, config)
-    from dropkey.tasks.trained import load_run
+        return _named(name, options)
+    if options.weights or options.pretrained or options.img_size:
+        raise ArgumentError(f"--weights, --pretrained and --img-size are not for {name}: a run has its own")
+    from dropkey.tasks.loading import load_run
 
-    trained = load_run(run_folder, config.checkpoint, config.data_dir)
-    trained.data.batch_size = max(1, _NUM_IMAGES // 2)  # evaluation takes twice the batch of training
-    images = next(iter(trained.data.val_dataloader()[0]))[0]
-    return _Looked(name, trained.network, trained.data.image_format, images[:_NUM_IMAGES])
+    trained = load_run(run_folder, options.checkpoint, options.data_dir or None)
+    data: Any = trained.data
+    return _Looked(name, trained.network, data.image_format, first_images(data, _NUM_IMAGES))
 
 
-def _named(name: str, config: DiagnoseConfig) -> _Looked:
+def _named(name: str, options: DiagnoseOptions) -> _Looked:
     import timm
 
     from dropkey.catalogue import by_name
     from dropkey.data.augmentation import ImageFormat
-    from dropkey.tasks.networks import build_network, image_format_of
-    from dropkey.tasks.weights import load_weights
+    from dropkey.models.timm_network import build_network
+    from dropkey.models.weights import load_weights
 
     short = name.removeprefix("timm:")
     if not timm.is_model(short):
-        if config.weights or config.pretrained:
+        if options.weights or options.pretrained:
             raise ArgumentError(f"--weights and --pretrained are for timm models, which {name} is not")
-        trial = by_name.build(name, config.img_size, 1)
+        trial = by_name.build(name, options.img_size or None, 1)
         sizes = [value.shape[-1] for value in trial.inputs.values() if value.dim() == 4]
         if not sizes:
             raise ArgumentError(f"{name} takes no images")
         return _Looked(f"{name}, untrained", trial.model, ImageFormat(sizes[0]))
-    network = build_network(short, 0, img_size=config.img_size, pretrained=config.pretrained)
-    if config.weights:
-        load_weights(network, Path(config.weights))
-    label = name if config.weights or config.pretrained else f"{name}, untrained"
-    return _Looked(label, network, image_format_of(network, config.img_size))
+    network = build_network(short, 0, img_size=options.img_size or None, pretrained=options.pretrained)
+    if options.weights:
+        load_weights(network, Path(options.weights))
+    label = name if options.weights or options.pretrained else f"{name}, untrained"
+    return _Looked(label, network, ImageFormat.of(network, options.img_size))
 
 
 def _labels(looked: Sequence[_Looked]) -> list[str]:
@@ -132,7 +138,7 @@ def _report(one: _Looked, files: Sequence[Path], first: _Looked) -> "Report":
     import torch
 
     from dropkey.data.augmentation import clean_transform
-    from dropkey.data.folder import read_image
+    from dropkey.data.picture import read_image
     from dropkey.diagnostics.diagnose import diagnose
 
     if files:
@@ -152,7 +158,7 @@ def _report(one: _Looked, files: Sequence[Path], first: _Looked) -> "Report":
         raise ArgumentError(f"{one.label} does not run; try another --img-size: {first_line(error)}") from error
 
 
-def _save(reports: "dict[str, Report]", files: Sequence[Path], first: _Looked, config: DiagnoseConfig) -> Path:
+def _save(reports: "dict[str, Report]", files: Sequence[Path], first: _Looked, config: DiagnoseOptions) -> Path:
     from dropkey.diagnostics.page.page import save
 
     mean, std = first.image_format.mean, first.image_format.std

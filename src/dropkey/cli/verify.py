@@ -2,33 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-<<<<<<< HEAD
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE
+from dropkey.cli.named import NAME_HELP, run_folder_of
 from dropkey.cli.options import Parser
-from dropkey.errors import ArgumentError, RunError, first_line
+from dropkey.errors import ArgumentError, first_line
 from dropkey.runs.numbers import NonNegativeInt, PositiveInt
 from dropkey.runs.options import option, refuse_idle
 from dropkey.runs.regularizer_options import RegularizerOptions, build_dropkey, pattern_defaults
-=======
-from typing import TYPE_CHECKING
-
-from dropkey.cli.exit_codes import DONE
-from dropkey.cli.named import NAME_HELP, run_folder_of
-from dropkey.cli.options import Parser, add_fields, values_of
-from dropkey.errors import ArgumentError, first_line
-from dropkey.tasks.config import (
-    PATTERN_HELP,
-    WINDOW_SIZE_HELP,
-    TrainConfig,
-    build_regularizer,
-    check_ranges,
-    option,
-    parse_model_kwargs,
-)
->>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
 
 __all__ = ["VerifyOptions", "run"]
 
@@ -56,8 +39,7 @@ class VerifyOptions(RegularizerOptions):
 def run(arguments: Sequence[str]) -> int:
     """Apply DropKey to an untrained model of that name, and print the sites and what was proved of each."""
     parser = Parser("dropkey verify", _DESCRIPTION)
-<<<<<<< HEAD
-    parser.add_argument("name", type=str, help=_NAME)
+    parser.add_argument("name", type=str, help=NAME_HELP)
     parser.add_options(VerifyOptions, _DEFAULTS, without=_LEFT_OUT)
     given = parser.read(arguments)
     said = given.of(VerifyOptions)
@@ -65,14 +47,6 @@ def run(arguments: Sequence[str]) -> int:
     config = VerifyOptions(**{**_DEFAULTS, **own, **pattern_defaults(said), **said})
     refuse_idle(config, [name for name in said if name in given.asked])
     regularizer = build_dropkey(config)
-=======
-    parser.add_argument("name", type=str, help=NAME_HELP)
-    add_fields(parser, VerifyConfig)
-    options = parser.read(arguments)
-    config = VerifyConfig(**values_of(VerifyConfig, options))
-    regularizer = build_regularizer(_train_config(config))
-    assert regularizer is not None
->>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
 
     from dropkey.adapters.apply import apply
     from dropkey.data.seeds import seed_all
@@ -108,23 +82,11 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
     from dropkey.catalogue import by_name
     from dropkey.catalogue.family import Trial
 
-<<<<<<< HEAD
-    folder = Path(name)
-    if not folder.is_dir() or (folder / "config.json").exists():
-        return by_name.build(name, config.img_size or None, config.batch_size)
-    from dropkey.runs.run_folder import RunFolder
-    from dropkey.tasks.registry import task_of
-
-    run_folder = RunFolder(folder)
-    if not run_folder.holds_a_run:
-        raise RunError(
-            f"{name} is neither a run folder nor a model of transformers: it holds no config.yaml and no config.json"
-        )
-=======
     run_folder = run_folder_of(name)
     if run_folder is None:
-        return by_name.build(name, config.img_size, config.batch_size)
->>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
+        return by_name.build(name, config.img_size or None, config.batch_size)
+    from dropkey.tasks.registry import task_of
+
     saved = run_folder.read_config()
     task = task_of(saved)
     size = {"img_size": config.img_size} if config.img_size else {}

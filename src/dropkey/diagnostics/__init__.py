@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Looking at attention: maps of any model, measures on them, and reports."""
 
 from dropkey.diagnostics.measures.distance import attention_distance
@@ -35,6 +34,3 @@ __all__ = [
     "strongest_sink",
     "window_places",
 ]
-=======
-"""Looking at what attention and regularizers do in a model."""
->>>>>>> 1bf0abe (dropkey.audit and dropkey audit: every dropout of any model, when it acts and at which measured rate)
