@@ -37,6 +37,8 @@ ORDER = "tests/adapters/test_block_order.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
 AUDIT = "tests/diagnostics/test_audit.py"
+PAGE = "tests/diagnostics/test_page.py"
+BROWSER = "tests/diagnostics/test_page_in_browser.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -875,5 +877,40 @@ FAULTS = [
         "all(mark == marks[0] for mark in marks)",
         "False",
         AUDIT,
+    ),
+    # The page.
+    Fault("names end the data", "diagnostics/page/page.py", '.replace("<", ', '.replace("\\0", ', PAGE),
+    Fault("a title of markup", "diagnostics/page/page.py", "title=html.escape(title)", "title=title", PAGE),
+    Fault(
+        "a sink swallows the digits",
+        "diagnostics/page/coding.py",
+        "rest = patches.scatter(-1, places, 0.0)",
+        "rest = patches",
+        PAGE,
+    ),
+    Fault(
+        "codes from another place", "diagnostics/page/coding.py", "(1 + octaves / self", "(1.2 + octaves / self", PAGE
+    ),
+    Fault("a page of any size", "diagnostics/page/content.py", "<= max_bytes or", "<= 1e12 or", PAGE),
+    Fault(
+        "a row further down",
+        "diagnostics/page/assets/maps.js",
+        "each * site.rows + query, 1",
+        "each * site.rows + Math.max(0, query - 1), 1",
+        BROWSER,
+    ),
+    Fault(
+        "names as markup",
+        "diagnostics/page/assets/stage.js",
+        "panel.name.textContent = ",
+        "panel.name.innerHTML = ",
+        BROWSER,
+    ),
+    Fault(
+        "sliders without names",
+        "diagnostics/page/assets/page.html",
+        "<label><span>Head",
+        "<label><span hidden>",
+        BROWSER,
     ),
 ]
