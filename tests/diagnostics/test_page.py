@@ -150,11 +150,9 @@ def test_a_large_report_loses_bits_and_then_patches_and_says_so(tmp_path):
     assert data["models"][0]["sites"][1]["keyGrid"] == [8, 8]
     assert data["models"][0]["sites"][1]["keyCell"] == 2
     np.testing.assert_allclose(weights.sum(-1), 1, atol=0.25)
-    whole = (
-        report.sites[1].maps[0, :, :, 2:].double().numpy().reshape(2, 258, 8, 2, 8, 2).sum((3, 5)).reshape(2, 258, 64)
-    )
-    pooled = whole[:, 2:].reshape(2, 8, 2, 8, 2, 64).mean((2, 4)).reshape(2, 64, 64)
-    np.testing.assert_allclose(weights[:, 2:, 2:], pooled, rtol=0.25, atol=2e-3)
+    whole = report.sites[1].maps[0, :, 2:, 2:].double().numpy().reshape(2, 8, 2, 8, 2, 8, 2, 8, 2)
+    pooled = whole.sum((6, 8)).mean((2, 4)).reshape(2, 64, 64)
+    np.testing.assert_allclose(weights[:, 2:, 2:], pooled, rtol=0.3, atol=2e-3)
 
 
 def test_two_models_and_epochs(tmp_path):
