@@ -1,7 +1,7 @@
 """Attention regularization for Vision Transformers: DropKey that is right, fast and one line."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dropkey import schedules
 from dropkey.adapters.apply import apply
@@ -14,6 +14,9 @@ from dropkey.ops.attention import attention, keep_mask
 from dropkey.ops.dispatch import backends
 from dropkey.patterns import Block, Column, Cross, Element, Pattern, Token
 from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
+
+if TYPE_CHECKING:
+    from dropkey.diagnostics.audit.run import audit
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,7 @@ __all__ = [
     "Token",
     "apply",
     "attention",
+    "audit",
     "backends",
     "handle",
     "handles",
@@ -46,7 +50,11 @@ __all__ = [
 
 
 # Imported when they are first asked for: dropkey.models needs timm, and the rest would make the import slower.
-_LATER = {"capture": "dropkey.diagnostics.capture", "diagnose": "dropkey.diagnostics.diagnose"}
+_LATER = {
+    "audit": "dropkey.diagnostics.audit.run",
+    "capture": "dropkey.diagnostics.capture",
+    "diagnose": "dropkey.diagnostics.diagnose",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,9 @@ SEEN_WINDOWS = "tests/diagnostics/test_windows.py"
 DIAGNOSE = "tests/diagnostics/test_diagnose.py"
 RELEVANCE = "tests/diagnostics/test_relevance.py"
 CALLBACK = "tests/diagnostics/test_callback.py"
+AUDIT = "tests/diagnostics/test_audit.py"
+PAGE = "tests/diagnostics/test_page.py"
+BROWSER = "tests/diagnostics/test_page_in_browser.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1235,5 +1238,93 @@ FAULTS = [
         "    except DivergedError as error:\n        return error\n",
         "",
         COMMANDS,
+    # The audit.
+    Fault("the audit sees no masks", "diagnostics/audit/watch.py", '"mul": Watch.multiplied,', "", AUDIT),
+    Fault(
+        "the audit takes any share",
+        "diagnostics/audit/bound.py",
+        "return draws * _divergence(share, rate) <= _LIMIT",
+        "return True",
+        AUDIT,
+    ),
+    Fault(
+        "the audit takes any scale", "diagnostics/audit/judgement.py", "return drop.scales[-1]", "return None", AUDIT
+    ),
+    Fault(
+        "the audit believes in training mode",
+        "diagnostics/audit/run.py",
+        "        model.eval()\n",
+        "        model.train()\n",
+        AUDIT,
+    ),
+    Fault(
+        "the audit hears of one module's parts alone",
+        "diagnostics/audit/evidence.py",
+        "return list(dict.fromkeys([*self._names, *ran]))",
+        "return list(self._names)",
+        AUDIT,
+    ),
+    Fault(
+        "the audit lets an unused rate pass",
+        "diagnostics/audit/judgement.py",
+        'if "att" in name:',
+        'if "att" not in name:',
+        AUDIT,
+    ),
+    Fault(
+        "the audit leaves its hooks behind",
+        "diagnostics/audit/running.py",
+        "            after.remove()\n",
+        "",
+        AUDIT,
+    ),
+    Fault(
+        "the audit leaves Python's generator moved",
+        "diagnostics/audit/passes.py",
+        "            random.setstate(python_state)\n",
+        "",
+        AUDIT,
+    ),
+    Fault(
+        "the audit compares no masks",
+        "diagnostics/audit/evidence.py",
+        "all(mark == marks[0] for mark in marks)",
+        "False",
+        AUDIT,
+    ),
+    # The page.
+    Fault("names end the data", "diagnostics/page/page.py", '.replace("<", ', '.replace("\\0", ', PAGE),
+    Fault("a title of markup", "diagnostics/page/page.py", "title=html.escape(title)", "title=title", PAGE),
+    Fault(
+        "a sink swallows the digits",
+        "diagnostics/page/coding.py",
+        "rest = patches.scatter(-1, places, 0.0)",
+        "rest = patches",
+        PAGE,
+    ),
+    Fault(
+        "codes from another place", "diagnostics/page/coding.py", "(1 + octaves / self", "(1.2 + octaves / self", PAGE
+    ),
+    Fault("a page of any size", "diagnostics/page/content.py", "<= max_bytes or", "<= 1e12 or", PAGE),
+    Fault(
+        "a row further down",
+        "diagnostics/page/assets/maps.js",
+        "each * site.rows + query, 1",
+        "each * site.rows + Math.max(0, query - 1), 1",
+        BROWSER,
+    ),
+    Fault(
+        "names as markup",
+        "diagnostics/page/assets/stage.js",
+        "panel.name.textContent = ",
+        "panel.name.innerHTML = ",
+        BROWSER,
+    ),
+    Fault(
+        "sliders without names",
+        "diagnostics/page/assets/page.html",
+        "<label><span>Head",
+        "<label><span hidden>",
+        BROWSER,
     ),
 ]

@@ -21,6 +21,8 @@ SUBCOMMANDS = {
     "compare": "train several arms with several seeds; a table with spread and a report page",
     "evaluate": "measure a trained model: accuracy, loss, calibration, occlusion, speed",
     "verify": "list the attention of a model and prove that DropKey acts on it",
+    "audit": "list every dropout of a model: when it acts, at which measured rate, against what it says",
+    "diagnose": "look at the attention of a model on images: measures, and a page to explore",
     "bench": "measure time and memory of attention or of a training step on this machine",
 }
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropkey.cli.exit_codes import DONE
+from dropkey.cli.named import NAME_HELP, run_folder_of
 from dropkey.cli.options import Parser
-from dropkey.errors import ArgumentError, RunError, first_line
+from dropkey.errors import ArgumentError, first_line
 from dropkey.runs.numbers import NonNegativeInt, PositiveInt
 from dropkey.runs.options import option, refuse_idle
 from dropkey.runs.regularizer_options import RegularizerOptions, build_dropkey, pattern_defaults
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from dropkey.catalogue.family import Trial
 
 _DESCRIPTION = "List the attention of a model and prove that DropKey acts on each site, in training only."
-_NAME = (
-    "model of timm, torchvision, transformers (vit, ViTModel) or torch.nn (nn.Transformer), with the library in front "
-    "to choose one (torchvision:vit_b_16); folder with transformers' config.json; model on the hub; folder of a run"
-)
 
 
 _DEFAULTS = {"drop_ratio": 0.3, "schedule": "constant"}  # so that every block drops keys
@@ -42,7 +39,7 @@ class VerifyOptions(RegularizerOptions):
 def run(arguments: Sequence[str]) -> int:
     """Apply DropKey to an untrained model of that name, and print the sites and what was proved of each."""
     parser = Parser("dropkey verify", _DESCRIPTION)
-    parser.add_argument("name", type=str, help=_NAME)
+    parser.add_argument("name", type=str, help=NAME_HELP)
     parser.add_options(VerifyOptions, _DEFAULTS, without=_LEFT_OUT)
     given = parser.read(arguments)
     said = given.of(VerifyOptions)
@@ -85,17 +82,11 @@ def _trial(name: str, config: VerifyOptions) -> "Trial":
     from dropkey.catalogue import by_name
     from dropkey.catalogue.family import Trial
 
-    folder = Path(name)
-    if not folder.is_dir() or (folder / "config.json").exists():
+    run_folder = run_folder_of(name)
+    if run_folder is None:
         return by_name.build(name, config.img_size or None, config.batch_size)
-    from dropkey.runs.run_folder import RunFolder
     from dropkey.tasks.registry import task_of
 
-    run_folder = RunFolder(folder)
-    if not run_folder.holds_a_run:
-        raise RunError(
-            f"{name} is neither a run folder nor a model of transformers: it holds no config.yaml and no config.json"
-        )
     saved = run_folder.read_config()
     task = task_of(saved)
     size = {"img_size": config.img_size} if config.img_size else {}

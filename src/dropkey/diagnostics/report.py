@@ -1,6 +1,8 @@
 """What a look at a model's attention has shown: plain data, with figures and a page made of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,6 +114,49 @@ class Report:
         from dropkey.diagnostics.figures import draw
 
         return draw(self, kind, **options)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        label: str | None = None,
+        beside: "Mapping[str, Report] | None" = None,
+        title: str | None = None,
+        names: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Path:
+        """Write a page: one HTML file to look at in any browser, without a network.
+
+        Args:
+            path: of the file.
+            label: what the page calls this model; by default its class name.
+            beside: reports of other models on the same images, by label: the page shows two of them side by side.
+            title: of the page.
+            names: of the images.
+            mean: what was subtracted from each channel of the images, in [0, 1]; None stretches them.
+            std: what was divided by.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: reports on other images, or two of one label.
+            RunError: the file cannot be written.
+
+        Example:
+            >>> import torch, dropkey
+            >>> from torchvision.models import VisionTransformer
+            >>> report = dropkey.diagnose(VisionTransformer(32, 8, 2, 2, 16, 32), torch.randn(1, 3, 32, 32))
+            >>> path = report.save("attention.html")  # doctest: +SKIP
+        """
+        from dropkey.diagnostics.page.page import save
+
+        label = label or self.model
+        if beside is not None and label in beside:
+            raise ArgumentError(f"two reports of the page are called {label!r}: give this one another label")
+        reports = {label: self, **(beside or {})}
+        return save(path, reports, title=title, names=names, mean=mean, std=std)
 
     def __str__(self) -> str:
         header = ["site", "kind", "heads", "queries x keys", *self.sites[0].measures]
