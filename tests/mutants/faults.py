@@ -1238,6 +1238,7 @@ FAULTS = [
         "    except DivergedError as error:\n        return error\n",
         "",
         COMMANDS,
+    ),
     # The audit.
     Fault("the audit sees no masks", "diagnostics/audit/watch.py", '"mul": Watch.multiplied,', "", AUDIT),
     Fault(
