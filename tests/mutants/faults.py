@@ -1140,6 +1140,7 @@ FAULTS = [
         " or epoch == last",
         "",
         CALLBACK,
+    ),
     # Numbers that a user reads.
     Fault(
         "evaluate --checkpoint last loads the best",
