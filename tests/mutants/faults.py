@@ -1140,6 +1140,7 @@ FAULTS = [
         " or epoch == last",
         "",
         CALLBACK,
+    ),
     # Numbers that a user reads.
     Fault(
         "evaluate --checkpoint last loads the best",
@@ -1238,6 +1239,7 @@ FAULTS = [
         "    except DivergedError as error:\n        return error\n",
         "",
         COMMANDS,
+    ),
     # The audit.
     Fault("the audit sees no masks", "diagnostics/audit/watch.py", '"mul": Watch.multiplied,', "", AUDIT),
     Fault(
