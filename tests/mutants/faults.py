@@ -1044,13 +1044,6 @@ FAULTS = [
         MEASURES,
     ),
     Fault(
-        "gradients of outputs for those of maps",
-        "diagnostics/relevance.py",
-        "if heard.record.mixed is None else heard.record.mixed",
-        "if heard.record.mixed is None else heard.record.out",
-        RELEVANCE,
-    ),
-    Fault(
         "the other class' relevance",
         "diagnostics/relevance.py",
         "logits[0, target]",
