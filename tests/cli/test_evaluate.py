@@ -113,3 +113,20 @@ def test_errors(run, command, named, capsys):
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert named in err
+
+
+def test_a_later_evaluation_keeps_what_an_earlier_one_measured(run, tmp_path, capsys):
+    """Of the same weights on the same data; those of another checkpoint are not mixed in."""
+    out = tmp_path / "out.json"
+    command = ["evaluate", str(run), "--occlusion", "", "--output", str(out)]
+    assert main([*command, "--monte-carlo", "3"]) == 0
+    first = json.loads(out.read_text())
+    assert main(command) == 0
+    assert "kept from an earlier evaluation of the same weights: monte_carlo" in capsys.readouterr().out
+    assert json.loads(out.read_text())["monte_carlo"] == first["monte_carlo"]
+    out.write_text(json.dumps({**first, "evaluated": {**first["evaluated"], "weights_crc32": "00000000"}}))
+    assert main(command) == 0
+    assert "monte_carlo" not in json.loads(out.read_text())
+    out.write_text("[")  # cut short
+    assert main(command) == 0
+    assert json.loads(out.read_text())["accuracy"] == first["accuracy"]

@@ -1,6 +1,7 @@
 """``dropkey evaluate``."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from dropkey.errors import ArgumentError
 
 if TYPE_CHECKING:
     from dropkey.runs.prepared import Prepared
+    from dropkey.runs.run_folder import RunFolder
     from dropkey.tasks.evaluation import EvaluationOptions
     from dropkey.tasks.task import Task
 
@@ -41,14 +43,37 @@ def run(arguments: Sequence[str]) -> int:
         trained = _load(task, name, options)
         trained.data.eval_batch_size = options.batch_size
         result = task.evaluate(trained, options)
+        if is_run:
+            result["evaluated"] = _evaluated(RunFolder(Path(name)), options, trained)
     print(task.table(result))
     if output:
-        write_atomically(Path(output), (json.dumps(result, indent=2) + "\n").encode())
+        kept = _earlier(Path(output), result)
+        write_atomically(Path(output), (json.dumps({**kept, **result}, indent=2) + "\n").encode())
+        if kept:
+            print(f"kept from an earlier evaluation of the same weights: {', '.join(kept)}")
         print(f"written to {output}")
     if options.save_predictions:
         task.save_predictions(trained, Path(options.save_predictions))
         print(f"predictions written to {options.save_predictions}")
     return DONE
+
+
+def _evaluated(folder: "RunFolder", options: "EvaluationOptions", trained: "Prepared") -> dict[str, Any]:
+    """Return what tells one evaluation of a run from another: the weights and the data."""
+    path = {"last": folder.last_checkpoint, "best": folder.best_checkpoint}[options.checkpoint]
+    weights = f"{zlib.crc32(path.read_bytes()):08x}"
+    return {"checkpoint": options.checkpoint, "weights_crc32": weights, "data_fingerprint": trained.data.fingerprint()}
+
+
+def _earlier(output: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier evaluation of the same weights on the same data has measured, and this one has not."""
+    try:
+        earlier = json.loads(output.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(earlier, dict) or "evaluated" not in result or earlier.get("evaluated") != result["evaluated"]:
+        return {}
+    return {name: value for name, value in earlier.items() if name not in result}
 
 
 def _parser(task: "Task[Any, Any]") -> Parser:
