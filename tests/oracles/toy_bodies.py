@@ -18,6 +18,9 @@ class ToyBodies:
     def __len__(self):
         return self.count
 
+    def fingerprint(self):
+        return f"toy-{self.first}-{self.count}"
+
     def __getitem__(self, index):
         angle = 0.3 * (self.first + index)
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])

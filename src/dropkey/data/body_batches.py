@@ -107,6 +107,9 @@ class BodyData(RunData):
         self.img_size = img_size
         self.augmentation = augmentation
 
+    def fingerprint(self) -> str:
+        return f"{self.source.train.fingerprint()}-{self.source.val.fingerprint()}"
+
     def train_dataset(self) -> Dataset[BodyBatch]:
         return _Changed(self.source.train, self.img_size, self.augmentation, self.seed)
 

@@ -38,6 +38,9 @@ class BodyImages(Protocol):
     def __getitem__(self, index: int) -> BodyExample:
         """Return the example at ``index``."""
 
+    def fingerprint(self) -> str:
+        """Return what tells these examples from others, wherever they lie."""
+
 
 @dataclass(frozen=True)
 class BodyTopology:

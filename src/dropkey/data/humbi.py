@@ -5,6 +5,7 @@ The license of the data allows no download by a program. All positions are in me
 Source: Yu et al., HUMBI: A Large Multiview Dataset of Human Body Expressions, CVPR 2020.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dropkey.data.body_source import BodyExample, BodySource, BodyTopology
-from dropkey.data.folder import read_image
 from dropkey.data.joint_weights import fit_joint_weights
+from dropkey.data.picture import read_image
 from dropkey.errors import DataError
 
 __all__ = ["HUMBI_JOINTS", "humbi"]
@@ -90,6 +91,10 @@ class HumbiBodies:
 
     def __len__(self) -> int:
         return len(self.shots)
+
+    def fingerprint(self) -> str:
+        places = [(shot.image.parts[-5:], shot.image.stat().st_size) for shot in self.shots]
+        return hashlib.blake2b(repr(places).encode(), digest_size=16).hexdigest()
 
     def __getitem__(self, index: int) -> BodyExample:
         shot = self.shots[index]

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import sys
@@ -84,6 +85,9 @@ class SampledBodies:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(self.joints_mm.tobytes(), digest_size=16).hexdigest()
 
     def __getitem__(self, index: int) -> BodyExample:
         image = Image.open(io.BytesIO(self.files[index].tobytes()))

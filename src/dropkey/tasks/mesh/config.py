@@ -17,11 +17,12 @@ class MeshConfig(RunConfig):
     """Options of ``dropkey train --task mesh``: METRO on pictures of bodies."""
 
     task: str = option("mesh", "what is trained")
-    data: str = option("bodies", f"source of the bodies: {', '.join(SOURCES)}", group="data")
+    data: str = option("bodies", f"source of the bodies: {', '.join(SOURCES)}", group="data", takes="NAME")
     data_dir: str = option(
         "",
         "folder of the data, with subject_N/body/... as HUMBI has it",
         group="data",
+        takes="DIR",
         when=(one_of("data", "humbi"),),
     )
     bodies: int = option(
@@ -37,7 +38,7 @@ class MeshConfig(RunConfig):
         0.0, "brighten or darken each channel of training pictures by up to this share", group="data", kind=Share
     )
 
-    model: str = option("metro_mini", f"METRO of a size: {', '.join(PRESETS)}", group="model")
+    model: str = option("metro_mini", f"METRO of a size: {', '.join(PRESETS)}", group="model", takes="NAME")
     img_size: int = option(128, "side of the pictures in pixels, 32 or more", group="model", kind=PositiveInt)
     pretrained: bool = option(False, "start the backbone from timm's pretrained weights (downloaded)", group="model")
     mask_ratio: float = option(

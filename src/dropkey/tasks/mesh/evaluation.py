@@ -28,8 +28,8 @@ _SHOWN = 4  # best and worst bodies of each kind in a picture
 class MeshEvaluation(EvaluationOptions):
     """Options of ``dropkey evaluate`` for a mesh run."""
 
-    pictures: str = option("", "also draw the best and the worst bodies to this PNG file")
-    beside: str = option("", "run folders whose bodies are drawn beside, with commas", shown="none")
+    pictures: str = option("", "also draw the best and the worst bodies to this PNG file", takes="FILE")
+    beside: str = option("", "run folders whose bodies are drawn beside, separated by commas", takes="RUNS")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +65,8 @@ def _others(options: MeshEvaluation) -> dict[str, PredictedBodies]:
 
     folders = [Path(part.strip()) for part in options.beside.split(",") if part.strip()]
     return {
-        str(folder): predict(load_run(RunFolder(folder), options.checkpoint, options.data_dir)) for folder in folders
+        str(folder): predict(load_run(RunFolder(folder), options.checkpoint, options.data_dir or None))
+        for folder in folders
     }
 
 
