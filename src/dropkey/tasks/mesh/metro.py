@@ -83,7 +83,8 @@ class Metro(nn.Module):
     Source: Lin et al., End-to-End Human Pose and Mesh Reconstruction with Transformers, CVPR 2021. Departures: points
     are predicted around the mean body, so that training begins there and not at random; a coarse level is a choice of
     the surface's vertices, evenly spread, where METRO takes one made for SMPL; the learned way back begins as an
-    interpolation; and the encoders leave out what BERT brings along unused (word embeddings, pooler, 45 M parameters).
+    interpolation; the camera follows from the image too, since bodies need not stand in its middle; and the encoders
+    leave out what BERT brings along unused (word embeddings, poolers: 45 M parameters).
     """
 
     template: Tensor
@@ -111,7 +112,7 @@ class Metro(nn.Module):
             _Refined(topology, fine.numpy(), coarse.numpy())
             for coarse, fine in zip(self.level_indices, self.level_indices[1:], strict=False)
         )
-        self.camera = _CameraOf(tokens - self.num_joints)
+        self.camera = _CameraOf(tokens - self.num_joints, width)
 
     def forward(self, images: Tensor) -> Body:
         """Return the bodies in images (B, 3, size, size)."""
@@ -122,7 +123,7 @@ class Metro(nn.Module):
         levels = [vertices]
         for up in self.up:
             levels.append(up(levels[-1]))
-        return Body(joints, tuple(levels), self.camera(vertices))
+        return Body(joints, tuple(levels), self.camera(vertices, features.mean(1)))
 
     def joints_of(self, vertices: Tensor) -> Tensor:
         """Return the joints (B, J, 3) of a surface (B, V, 3)."""
@@ -237,16 +238,18 @@ class _Refined(nn.Module):
 
 
 class _CameraOf(nn.Module):
-    """Scale and shift of the picture from the coarse vertices."""
+    """Scale and shift of the picture from the coarse vertices and the image."""
 
-    def __init__(self, vertices: int) -> None:
+    def __init__(self, vertices: int, width: int) -> None:
         super().__init__()
         self.point = nn.Linear(3, 1)
         self.inner = nn.Linear(vertices, _CAMERA_WIDTH)
         self.outer = nn.Linear(_CAMERA_WIDTH, 3)
-        nn.init.normal_(self.outer.weight, std=0.01)
+        self.place = nn.Linear(width, 3, bias=False)
+        for layer in (self.outer, self.place):
+            nn.init.normal_(layer.weight, std=0.01)
         self.outer.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))
 
-    def forward(self, vertices: Tensor) -> Tensor:
-        camera: Tensor = self.outer(self.inner(self.point(vertices).squeeze(-1)))
-        return camera
+    def forward(self, vertices: Tensor, image: Tensor) -> Tensor:
+        of_body: Tensor = self.outer(self.inner(self.point(vertices).squeeze(-1)))
+        return of_body + self.place(image)

@@ -46,7 +46,8 @@ class MeshTask(Task[MeshConfig, BodySource]):
     def build(self, config: MeshConfig, source: BodySource, *, fresh: bool) -> Built:
         network = _network(config, source.topology, pretrained=config.pretrained and fresh)
         regularizer = build_regularizer(config)
-        return Built(network, None if regularizer is None else apply(network, regularizer))
+        example = torch.zeros(2, 3, config.img_size, config.img_size)
+        return Built(network, None if regularizer is None else apply(network, regularizer, example=example))
 
     def batches(self, config: MeshConfig, source: BodySource, network: nn.Module) -> BodyData:
         augmentation = BodyAugmentation(config.rotation, config.scale, config.color_noise)
