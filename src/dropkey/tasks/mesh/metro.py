@@ -251,5 +251,6 @@ class _CameraOf(nn.Module):
         self.outer.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))
 
     def forward(self, vertices: Tensor, image: Tensor) -> Tensor:
-        of_body: Tensor = self.outer(self.inner(self.point(vertices).squeeze(-1)))
-        return of_body + self.place(image)
+        of_body = self.outer(self.inner(self.point(vertices).squeeze(-1)))
+        camera: Tensor = of_body + self.place(image)
+        return camera

@@ -1,6 +1,6 @@
 """Good defaults for each model and source.
 
-Measured here: metro_mini on sampled bodies. Those of the large models are the published ones (METRO, section 4.1 and
+Tried here: metro_mini on sampled bodies. Those of the large models are the published ones (METRO, section 4.1 and
 its code): Adam with 1e-4 is AdamW without decay.
 """
 
@@ -15,7 +15,7 @@ from dropkey.tasks.mesh.sources import check_source_name
 __all__ = ["recipe"]
 
 _MINI = {
-    "epochs": 6,
+    "epochs": 4,
     "batch_size": 16,
     "lr": 3e-3,
     "weight_decay": 0.01,
