@@ -53,6 +53,10 @@ CALLBACK = "tests/diagnostics/test_callback.py"
 AUDIT = "tests/diagnostics/test_audit.py"
 PAGE = "tests/diagnostics/test_page.py"
 BROWSER = "tests/diagnostics/test_page_in_browser.py"
+MESH_METRICS = "tests/tasks/mesh/test_metrics.py"
+METRO = "tests/tasks/mesh/test_metro.py"
+BODIES = "tests/data/bodies/test_sampling.py"
+HUMBI = "tests/data/test_humbi.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1321,5 +1325,61 @@ FAULTS = [
         "<label><span>Head",
         "<label><span hidden>",
         BROWSER,
+    ),
+    # Bodies.
+    Fault(
+        "a mirrored body is right",
+        "tasks/mesh/alignment.py",
+        "points.double(), target",
+        "points.abs(), target",
+        MESH_METRICS,
+    ),
+    Fault("no scale", "tasks/mesh/alignment.py", "scale[:, None, None] * turned", "turned", MESH_METRICS),
+    Fault(
+        "one hip for the pelvis",
+        "tasks/mesh/alignment.py",
+        "joints[:, right]) / 2",
+        "joints[:, left]) / 2",
+        MESH_METRICS,
+    ),
+    Fault(
+        "the surface around its own middle",
+        "tasks/mesh/metrics.py",
+        "target_vertices_mm.double() - target_pelvis",
+        "target_vertices_mm.double() - pelvis",
+        MESH_METRICS,
+    ),
+    Fault(
+        "masked in evaluation",
+        "tasks/mesh/metro.py",
+        "if not self.training or not self.mask_ratio",
+        "if not self.mask_ratio",
+        METRO,
+    ),
+    Fault("two dropouts of attention", "tasks/mesh/metro.py", "    layer.self_attn.dropout = 0.0\n", "", METRO),
+    Fault(
+        "no path around", "tasks/mesh/metro.py", "self.head(hidden) + self.around(tokens)", "self.head(hidden)", METRO
+    ),
+    Fault(
+        "shift before scale",
+        "tasks/mesh/metro.py",
+        "(points[..., :2] + self.camera[:, None, 1:])",
+        "points[..., :2]",
+        METRO,
+    ),
+    Fault(
+        "both sides bend alike",
+        "data/bodies/poses.py",
+        '(("L", 1.0), ("R", -1.0))',
+        '(("L", 1.0), ("R", 1.0))',
+        BODIES,
+    ),
+    Fault("knees bend forward", "data/bodies/angles.py", "Angle(30, 30, 0, 105)", "Angle(-30, 30, -105, 0)", BODIES),
+    Fault(
+        "the camera's rotation the wrong way round",
+        "data/humbi.py",
+        "(points - camera.center) @ camera.rotation.T",
+        "(points - camera.center) @ camera.rotation",
+        HUMBI,
     ),
 ]

@@ -1,0 +1,1 @@
+"""A body's surface from one picture."""
