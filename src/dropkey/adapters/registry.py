@@ -6,6 +6,7 @@ from typing import Any, TypeVar, overload
 
 from torch import nn
 
+from dropkey.adapters.detectors import DETECTOR_CLASSES, DETECTORS_LEFT_ALONE
 from dropkey.adapters.entry import SITE, Entry
 from dropkey.adapters.timm import TIMM_CLASSES, TIMM_LEFT_ALONE
 from dropkey.adapters.torch_nn import TORCH_CLASSES
@@ -15,8 +16,14 @@ from dropkey.errors import ArgumentError
 
 __all__ = ["entry_for", "reason_to_leave", "register"]
 
-_CLASSES: dict[str, Entry] = {**TIMM_CLASSES, **TORCH_CLASSES, **TORCHVISION_CLASSES, **TRANSFORMERS_CLASSES}
-_LEFT_ALONE: dict[str, str] = {**TIMM_LEFT_ALONE}
+_CLASSES: dict[str, Entry] = {
+    **TIMM_CLASSES,
+    **TORCH_CLASSES,
+    **TORCHVISION_CLASSES,
+    **TRANSFORMERS_CLASSES,
+    **DETECTOR_CLASSES,
+}
+_LEFT_ALONE: dict[str, str] = {**TIMM_LEFT_ALONE, **DETECTORS_LEFT_ALONE}
 
 _LAYOUTS = {"bh": "bh", "b": "g"}  # what users call those of ``layout.py`` that a class of theirs can have
 
