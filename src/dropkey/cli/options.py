@@ -103,8 +103,13 @@ class Parser(jsonargparse.ArgumentParser):
                 raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
         # The parser wants what is named without an option to be in every source that it reads.
         named = {action.dest: said[action.dest] for action in self._actions if not action.option_strings}
-        read = self._checked(lambda: self.parse_object({**named, **values}, defaults=False), values)
+        listed = {name: [value] if self._takes_several(name, value) else value for name, value in values.items()}
+        read = self._checked(lambda: self.parse_object({**named, **listed}, defaults=False), values)
         return {name: value for name, value in read.items() if name in values}
+
+    def _takes_several(self, name: str, value: Any) -> bool:
+        """Whether a file gives one text where the command line takes several words."""
+        return isinstance(value, str) and name in self._options and bool(self._options[name][1].metadata["several"])
 
     def _default(self, name: str) -> Any:
         return self._options[name][1].default if name in self._options else None

@@ -13,9 +13,9 @@ import torch
 import yaml
 from markupsafe import Markup
 
-from dropkey.experiments.chart import Line, line_chart
 from dropkey.experiments.comparison import Result
 from dropkey.experiments.comparison_table import ArmRow, arm_rows, difference_text, plus_minus
+from dropkey.pages.chart import Line, line_chart
 from dropkey.runs.measure import Measure
 from dropkey.runs.options import acting
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dropkey.errors import RunError, first_line
 from dropkey.models.torch_file import read_torch_file
 
-__all__ = ["load_weights", "read_origin", "read_weights"]
+__all__ = ["check_fit", "load_weights", "read_origin", "read_weights", "without_prefixes"]
 
 # Where the weights lie in a checkpoint, by the habits of common trainers; averaged ones first.
 _NESTS = (
@@ -46,13 +46,13 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
         RunError: the file cannot be read, or does not fit the model.
     """
     wanted = network.state_dict()
-    given = _fitted(network, _without_prefixes(read_weights(path), wanted))
+    given = _fitted(network, without_prefixes(read_weights(path), wanted))
     head = _head_keys(network, wanted)
     new_head = {key for key in head if key not in given or given[key].shape != wanted[key].shape}
     mixing = {key for key in wanted if _RE_ATTENTION in key}
     new = new_head if mixing & set(given) else new_head | mixing  # a model without Re-attention begins without change
     kept = {key: value for key, value in given.items() if key not in new_head}
-    _check_fit(path, kept, wanted, new)
+    check_fit(path, kept, wanted, new)
     network.load_state_dict({**wanted, **kept})
     return [f"{path.name} has no head for these classes: the head starts anew"] if new_head else []
 
@@ -100,7 +100,7 @@ def _unnested(content: Any) -> dict[str, Tensor]:
     return {}
 
 
-def _without_prefixes(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+def without_prefixes(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     """Take away what wrappers have put before the names, as long as more of them become those that are wanted."""
     best = dict(weights)
     shorter = best
@@ -139,7 +139,7 @@ def _head_keys(network: nn.Module, wanted: dict[str, Tensor]) -> set[str]:
     return {key for key in wanted if any(key.startswith(f"{name}.") for name in names)}
 
 
-def _check_fit(path: Path, kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], new: Collection[str]) -> None:
+def check_fit(path: Path, kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], new: Collection[str]) -> None:
     mixing = [key for key in kept if _RE_ATTENTION in key and key not in wanted]
     if mixing:
         raise RunError(
