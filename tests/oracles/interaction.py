@@ -1,5 +1,6 @@
 """Average precision of interactions a second time: one prediction after the other, in plain Python."""
 
+import itertools
 from fractions import Fraction
 
 
@@ -28,7 +29,7 @@ def average_precision(scored, num_truth, interpolation):
     if interpolation == "11-point":
         return float(sum(best(Fraction(tenth, 10)) for tenth in range(11)) / 11)
     recalls = [Fraction(0), *sorted({r for r, _ in points})]
-    return float(sum((high - low) * best(high) for low, high in zip(recalls, recalls[1:], strict=False)))
+    return float(sum((high - low) * best(high) for low, high in itertools.pairwise(recalls)))
 
 
 def hico_det(truth, predictions, triplets, rare=(), setting="default", interpolation="11-point"):
@@ -74,39 +75,43 @@ def vcoco(truth, predictions, roles, scenario, persons=(), interpolation="all-po
     by_role = []
     for role in roles:
         mine = [pair for pair in truth if pair["verb"] == role]
-        if not mine:
-            by_role.append(None)
-            continue
         taken, scored = [], []
         for guess in sorted(predictions, key=lambda guess: -guess["score"]):
             if guess["verb"] != role:
                 continue
-            people = {tuple(p["subject"]): True for p in truth if p["image"] == guess["image"]}
-            for person in persons:
-                if person["image"] == guess["image"]:
-                    box = tuple(person["box"])
-                    people[box] = people.get(box, False) or person["annotated"]
-            ranked = sorted(people, key=lambda box: (-iou(guess["subject"], box), box))
-            nearest = ranked[0] if ranked else None
-            overlap = iou(guess["subject"], nearest) if ranked else 0.0
-            if overlap > 0 and not people[nearest]:
+            nearest, overlap, is_annotated = nearest_person(guess, truth, persons)
+            if overlap > 0 and not is_annotated:
                 continue
-            right = False
-            if overlap >= 0.5:
-                candidates = []
-                for index, pair in enumerate(mine):
-                    if pair["image"] == guess["image"] and tuple(pair["subject"]) == nearest:
-                        if any(pair["object_box"]):
-                            value = iou(guess["object_box"], pair["object_box"])
-                        else:
-                            value = 1.0 if scenario == 2 or not any(guess["object_box"]) else 0.0
-                        candidates.append((value, index))
-                largest = max((value for value, _ in candidates), default=0.0)
-                free = [index for value, index in candidates if value == largest and index not in taken]
-                right = largest >= 0.5 and bool(free)
-                if right:
-                    taken.append(free[0])
-            scored.append((guess["score"], right))
-        by_role.append(average_precision(scored, len(mine), interpolation) if scored else 0.0)
+            found = found_pair(guess, mine, nearest, taken, scenario) if overlap >= 0.5 else None
+            taken += [] if found is None else [found]
+            scored.append((guess["score"], found is not None))
+        ap = average_precision(scored, len(mine), interpolation) if scored and mine else 0.0
+        by_role.append(ap if mine else None)
     known = [value for value in by_role if value is not None]
     return (sum(known) / len(known) if known else None), by_role
+
+
+def nearest_person(guess, truth, persons):
+    people = {tuple(pair["subject"]): True for pair in truth if pair["image"] == guess["image"]}
+    for person in persons:
+        if person["image"] == guess["image"]:
+            box = tuple(person["box"])
+            people[box] = people.get(box, False) or person["annotated"]
+    if not people:
+        return None, 0.0, True
+    nearest = min(people, key=lambda box: (-iou(guess["subject"], box), box))
+    return nearest, iou(guess["subject"], nearest), people[nearest]
+
+
+def found_pair(guess, mine, person, taken, scenario):
+    candidates = []
+    for index, pair in enumerate(mine):
+        if (pair["image"], tuple(pair["subject"])) == (guess["image"], person):
+            if any(pair["object_box"]):
+                value = iou(guess["object_box"], pair["object_box"])
+            else:
+                value = 1.0 if scenario == 2 or not any(guess["object_box"]) else 0.0
+            candidates.append((value, index))
+    largest = max((value for value, _ in candidates), default=0.0)
+    free = [index for value, index in candidates if value == largest and index not in taken]
+    return free[0] if largest >= 0.5 and free else None

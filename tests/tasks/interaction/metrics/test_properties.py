@@ -26,9 +26,7 @@ row = {
     "verb": st.integers(0, 2),
 }
 truths = st.lists(st.fixed_dictionaries(row), max_size=8)
-guesses = st.lists(
-    st.fixed_dictionaries({**row, "score": st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8])}), max_size=12
-)
+guesses = st.lists(st.fixed_dictionaries({**row, "score": st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8])}), max_size=12)
 persons = st.lists(
     st.fixed_dictionaries({"image": st.integers(0, 2), "box": box, "annotated": st.booleans()}), max_size=4
 )
