@@ -1,11 +1,11 @@
 """Batches of any task for Lightning: the order of training, what evaluation sees, and how processes share both."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dropkey.data.order import EpochOrder
 from dropkey.errors import RunError
@@ -13,7 +13,6 @@ from dropkey.errors import RunError
 __all__ = ["RunData", "Split"]
 
 Split = Literal["train", "val"]
-_MAX_CLEAN_TRAIN = 10_000  # training examples that are measured without augmentation, spread evenly over all
 
 
 class RunData(pl.LightningDataModule, ABC):
@@ -29,7 +28,7 @@ class RunData(pl.LightningDataModule, ABC):
         workers: processes that read the data, beside each training process.
     """
 
-    collate: ClassVar[Callable[[list[Any]], Any] | None] = None  # from examples to a batch; None for torch's own
+    max_clean_train = 10_000  # training examples that are measured without augmentation, spread evenly over all
 
     def __init__(self, sizes: tuple[int, int], batch_size: int, seed: int, workers: int = 0) -> None:
         super().__init__()
@@ -39,6 +38,11 @@ class RunData(pl.LightningDataModule, ABC):
         self.seed = seed
         self.workers = workers
         self.start: tuple[int, int] = (0, 0)  # (epoch, batch) to begin with
+
+    @staticmethod
+    def collate(examples: list[Any]) -> Any:
+        """Return examples as a batch: torch's own way, where a task does not say another."""
+        return default_collate(examples)
 
     @abstractmethod
     def train_dataset(self) -> Dataset[Any]:
@@ -57,7 +61,7 @@ class RunData(pl.LightningDataModule, ABC):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         train_size = self.sizes["train"]
-        spread = range(0, train_size, -(-train_size // _MAX_CLEAN_TRAIN))
+        spread = range(0, train_size, -(-train_size // self.max_clean_train))
         return [self._clean_loader("val", range(self.sizes["val"])), self._clean_loader("train", spread)]
 
     def _clean_loader(self, split: Split, indices: range) -> DataLoader[Any]:
@@ -72,7 +76,7 @@ class RunData(pl.LightningDataModule, ABC):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            collate_fn=type(self).collate,
+            collate_fn=self.collate,
             persistent_workers=self.workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             **kwargs,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dropkey.errors import ArgumentError
 from dropkey.runs.numbers import NonNegative, NonNegativeInt, Positive, PositiveInt, Share
-from dropkey.runs.options import Options, option
+from dropkey.runs.options import Options, one_of, option
 from dropkey.runs.regularizer_options import RegularizerOptions
 
 __all__ = ["OptimizationOptions", "RunConfig", "RunOptions"]
@@ -14,14 +14,28 @@ __all__ = ["OptimizationOptions", "RunConfig", "RunOptions"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizationOptions(Options):
-    """How weights are learned: AdamW, with a rate that rises and then falls along a cosine."""
+    """How weights are learned: AdamW, with a rate that rises and then falls."""
 
     epochs: int = option(15, "passes over the training data", group="optimization", kind=PositiveInt)
     batch_size: int = option(64, "examples per step and process", group="optimization", kind=PositiveInt)
     accumulate: int = option(1, "gradient accumulation steps", group="optimization", kind=PositiveInt)
     lr: float = option(1e-3, "peak learning rate of AdamW", group="optimization", kind=Positive)
     warmup_epochs: int = option(
-        2, "epochs in which the rate rises before it falls along a cosine", group="optimization", kind=NonNegativeInt
+        2, "epochs in which the rate rises before it falls", group="optimization", kind=NonNegativeInt
+    )
+    lr_schedule: Literal["cosine", "wsd", "step"] = option(
+        "cosine",
+        "how the rate falls: along a cosine; wsd (warm-up, stable, decay): in the last quarter alone, linearly; "
+        "step: to a tenth",
+        group="optimization",
+    )
+    lr_drop_epoch: int = option(
+        0,
+        "epochs before the rate falls to a tenth",
+        group="optimization",
+        kind=NonNegativeInt,
+        when=(one_of("lr_schedule", "step"),),
+        shown="two thirds of them",
     )
     weight_decay: float = option(0.05, "weight decay, not on norms and biases", group="optimization", kind=NonNegative)
     clip_grad: float = option(0.0, "clip the gradient norm to this; 0 disables", group="optimization", kind=NonNegative)
@@ -68,6 +82,8 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
         super().__post_init__()
         if self.finetune_epochs > self.epochs:
             raise ArgumentError(f"--finetune-epochs ({self.finetune_epochs}) exceeds --epochs ({self.epochs})")
+        if self.lr_drop_epoch >= self.epochs:
+            raise ArgumentError(f"--lr-drop-epoch ({self.lr_drop_epoch}) must be below --epochs ({self.epochs})")
         if self.strategy == "fsdp" and self.ema:
             raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
         if self.strategy == "fsdp" and self.precision == "16-mixed":

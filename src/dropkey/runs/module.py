@@ -7,13 +7,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from timm import optim, scheduler
+from timm import optim
 from torch import Tensor, nn
 
 from dropkey.adapters.handle import Handle
 from dropkey.data.seeds import seed_all
 from dropkey.errors import RunError
 from dropkey.runs.config import RunConfig
+from dropkey.runs.learning_rate import rate_schedule
 
 __all__ = ["VAL_SETS", "RunModule"]
 
@@ -71,17 +72,9 @@ class RunModule(pl.LightningModule, ABC):
         return optimizer
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer, epochs, lr = self.build_optimizer(), self.config.epochs, self.config.lr
-        self.schedule = scheduler.create_scheduler_v2(  # type: ignore[attr-defined]
-            optimizer,
-            sched="cosine",
-            num_epochs=epochs,
-            warmup_epochs=min(self.config.warmup_epochs, epochs - 1),
-            warmup_lr=lr / 100,
-            min_lr=lr / 100,
-            step_on_epochs=False,
-            updates_per_epoch=round(self.trainer.estimated_stepping_batches / epochs),
-        )[0]
+        optimizer, epochs = self.build_optimizer(), self.config.epochs
+        steps_per_epoch = round(self.trainer.estimated_stepping_batches / epochs)
+        self.schedule = rate_schedule(optimizer, self.config, steps_per_epoch)
         return optimizer
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

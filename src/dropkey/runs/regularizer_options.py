@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dropkey.errors import ArgumentError
+from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
 from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention
 from dropkey.runs.numbers import NonNegative, NonNegativeInt, Share
@@ -12,14 +12,18 @@ from dropkey.runs.options import Options, When, one_of, option, other_than
 from dropkey.schedules import Schedule, check_drop_ratio
 
 __all__ = [
+    "PARTS",
+    "PartOptions",
     "ReAttentionOptions",
     "RegularizerOptions",
     "build_dropkey",
     "build_re_attention",
     "build_regularizer",
+    "parts_of",
     "pattern_defaults",
 ]
 
+PARTS = ("encoder", "decoder", "cross")
 _SOME = other_than("regularizer", "none")
 _WITH_WINDOWS = When("pattern", " or ".join(taking("window_size")), lambda pattern: pattern in taking("window_size"))
 
@@ -75,6 +79,25 @@ class RegularizerOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PartOptions(Options):
+    """Which attention the regularizer acts on, for models with an encoder and a decoder."""
+
+    where: str = option(
+        "encoder,decoder,cross",
+        "attention that the regularizer acts on: self-attention of the encoder, self-attention of the decoder, "
+        "cross-attention",
+        group="regularizer",
+        several=",".join,
+        when=(_SOME,),
+        shown="all of it: encoder,decoder,cross",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parts_of(self.where)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReAttentionOptions(Options):
     """Re-attention, for models with plain self-attention."""
 
@@ -93,6 +116,15 @@ class ReAttentionOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         build_re_attention(self)
+
+
+def parts_of(where: str) -> list[str]:
+    """Return the parts that ``--where`` names, or raise an ArgumentError."""
+    parts = [part.strip() for part in where.split(",")]
+    for part in parts:
+        if part not in PARTS:
+            raise ArgumentError(f"--where takes {', '.join(PARTS)}, got {part!r}{did_you_mean(part, PARTS)}")
+    return parts
 
 
 def build_dropkey(options: RegularizerOptions) -> DropKey:

@@ -14,6 +14,7 @@ DEFAULT_TASK = "classification"
 # A task's module, which has the task's object as TASK; imported when the task is asked for.
 TASKS = {
     DEFAULT_TASK: "dropkey.tasks.classification.task",
+    "detection": "dropkey.tasks.detection.task",
 }
 
 
