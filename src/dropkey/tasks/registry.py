@@ -15,6 +15,7 @@ DEFAULT_TASK = "classification"
 TASKS = {
     DEFAULT_TASK: "dropkey.tasks.classification.task",
     "detection": "dropkey.tasks.detection.task",
+    "interaction": "dropkey.tasks.interaction.task",
 }
 
 
