@@ -39,9 +39,9 @@ def test_verbs_hold(scenes):
         boxes, pairs = scenes.boxes(index), scenes.pairs(index)
         for subject, other, row in zip(pairs.subjects, pairs.objects, pairs.verbs, strict=True):
             said = {VERBS[verb] for verb in np.flatnonzero(row)}
-            (l, t, r, b), (ol, ot, o_r, ob) = boxes.xyxy[subject], boxes.xyxy[other]
-            down, across = (ot + ob) - (t + b), (ol + o_r) - (l + r)
-            assert ("contains" in said) == (l < ol and t < ot and r > o_r and b > ob)
+            (left, t, r, b), (ol, ot, o_r, ob) = boxes.xyxy[subject], boxes.xyxy[other]
+            down, across = (ot + ob) - (t + b), (ol + o_r) - (left + r)
+            assert ("contains" in said) == (left < ol and t < ot and r > o_r and b > ob)
             assert ("larger_than" in said) == ((b - t) >= 1.35 * (ob - ot))
             if "contains" not in said:
                 assert ("touches" in said) == (gap(boxes.xyxy[subject], boxes.xyxy[other]) == 0)

@@ -1,6 +1,7 @@
 """A detector with heads for pairs."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from dropkey.tasks.interaction.config import InteractionConfig
 from dropkey.tasks.interaction.pair_head.network import PairHeadNetwork
 from dropkey.tasks.interaction.qpic.d_fine import QpicDFine
 from dropkey.tasks.interaction.qpic.detr import QpicDetr
+from dropkey.tasks.interaction.weights import start_from_detector
 
 __all__ = ["build_pair_network"]
 
 
-def build_pair_network(config: InteractionConfig, source: PairSource, *, fresh: bool = True) -> nn.Module:
-    """Return the network that the options name.
+def build_pair_network(
+    config: InteractionConfig, source: PairSource, *, fresh: bool = True
+) -> tuple[nn.Module, list[str]]:
+    """Return the network that the options name, and what the user should know of it, one line each.
 
     Args:
         config: of the run.
@@ -27,10 +31,17 @@ def build_pair_network(config: InteractionConfig, source: PairSource, *, fresh: 
 
     Raises:
         ArgumentError: no such model, or heads that it cannot have.
+        RunError: weights that do not fit.
     """
     missing_class = int(config.heads == "qpic" and source.may_miss)
     num_labels = len(source.classes) + missing_class
     detector = build_detector(config.model, num_labels, config.sides, pretrained=config.pretrained, fresh=fresh)
+    starts = bool(config.weights) and fresh
+    notes = start_from_detector(detector, Path(config.weights), source.classes) if starts else []
+    return _with_heads(detector, config, source), notes
+
+
+def _with_heads(detector: Any, config: InteractionConfig, source: PairSource) -> nn.Module:
     if config.heads == "pair":
         others = np.flatnonzero(np.asarray(source.possible).any(0)).tolist()
         if not hasattr(detector.config, "d_model"):
@@ -45,7 +56,7 @@ def build_pair_network(config: InteractionConfig, source: PairSource, *, fresh: 
 
 
 def _on_detr(detector: Any, source: PairSource) -> nn.Module:
-    return QpicDetr(detector, len(source.classes), len(source.verbs), source.may_miss)
+    return QpicDetr(detector, len(source.classes), len(source.verbs))
 
 
 def _on_d_fine(detector: Any, source: PairSource) -> nn.Module:

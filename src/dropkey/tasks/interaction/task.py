@@ -46,8 +46,8 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
         return load_pair_source(config.data, Path(config.data_dir) if config.data_dir else None, config.broken)
 
     def build(self, config: InteractionConfig, source: PairSource, *, fresh: bool) -> Built:
-        network = _network(config, source, fresh=fresh)
-        notes = list(source.notes)
+        network, notes = _network(config, source, fresh=fresh)
+        notes = [*source.notes, *notes]
         if config.heads == "pair" and source.may_miss:
             notes.append("pairs without an object are not learned by --heads pair: --heads qpic finds them too")
         regularizer = build_regularizer(config)
@@ -66,7 +66,7 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
         return Interaction(built.network, config, source, built.handle)
 
     def trial(self, config: InteractionConfig, batch_size: int) -> tuple[nn.Module, dict[str, Any]]:
-        network = _network(config, digit_pairs())
+        network, _ = _network(config, digit_pairs())
         return network, {"pixel_values": torch.randn(batch_size, 3, *config.sides)}
 
     def evaluate(self, trained: Prepared, options: InteractionEvaluation) -> dict[str, Any]:
@@ -80,10 +80,10 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
         write_predictions(evaluation.found_pairs(trained).found, trained.module.source, path)
 
 
-def _network(config: InteractionConfig, source: PairSource, *, fresh: bool = True) -> nn.Module:
-    network = build_pair_network(config, source, fresh=fresh)
+def _network(config: InteractionConfig, source: PairSource, *, fresh: bool = True) -> tuple[nn.Module, list[str]]:
+    network, notes = build_pair_network(config, source, fresh=fresh)
     check_sides(config.sides, _family(config, network))
-    return network
+    return network, notes
 
 
 def _family(config: InteractionConfig, network: nn.Module) -> DetectorFamily:

@@ -1,12 +1,14 @@
 """QPIC itself: DETR with heads for pairs."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
 from dropkey.data.paired_images import PairTarget
 from dropkey.tasks.interaction.found_pairs import FoundPairs, PairResult
-from dropkey.tasks.interaction.qpic.heads import box_head, verb_head
+from dropkey.tasks.interaction.qpic.heads import verb_head
 from dropkey.tasks.interaction.qpic.losses import qpic_loss
 from dropkey.tasks.interaction.qpic.pair_output import PairOutput
 
@@ -17,24 +19,25 @@ class QpicDetr(nn.Module):
     """DETR whose queries find pairs: class of the object, verbs and both boxes of every query, in every layer.
 
     Args:
-        detector: gives backbone, encoder and decoder; its own heads are left out.
+        detector: with ``num_classes`` classes, and one more if pairs may have no object; its class head and its box
+            head become those of the object, and a copy of the latter that of the person.
         num_classes: classes of objects.
         num_verbs: what can be done.
-        may_miss: whether a pair may have no object, which is one more class.
 
     Source: Tamura et al., "QPIC", CVPR 2021. Here the logits of verbs begin at -3.
     """
 
-    def __init__(self, detector: DetrForObjectDetection, num_classes: int, num_verbs: int, may_miss: bool) -> None:
+    def __init__(self, detector: DetrForObjectDetection, num_classes: int, num_verbs: int) -> None:
         super().__init__()
         width = detector.config.d_model
         detector.config.auxiliary_loss = True  # hidden states of all layers, not the last one alone
         self.num_classes = num_classes
         self.config = detector.config
         self.detr = detector.model
-        self.object_class = nn.Linear(width, num_classes + may_miss + 1)
+        self.object_class = detector.class_labels_classifier
         self.verbs = verb_head(width, num_verbs)
-        self.subject_box, self.object_box = box_head(width), box_head(width)
+        self.object_box = detector.bbox_predictor
+        self.subject_box = copy.deepcopy(self.object_box)
 
     def forward(
         self,

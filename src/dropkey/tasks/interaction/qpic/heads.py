@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
-__all__ = ["box_head", "verb_head"]
+__all__ = ["inverse_sigmoid", "refining_box_head", "verb_head"]
 
 _VERB_BIAS = -3.0  # few of all verbs hold: at first each is as likely as 0.05
 
 
-def box_head(width: int) -> nn.Sequential:
+def _box_head(width: int) -> nn.Sequential:
     """Return three layers from hidden states (..., width) to a box (..., 4), before the sigmoid."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
 
@@ -21,7 +21,7 @@ def verb_head(width: int, num_verbs: int) -> nn.Linear:
 
 def refining_box_head(width: int) -> nn.Sequential:
     """Return a box head that says 0 at first: a change of another box."""
-    head = box_head(width)
+    head = _box_head(width)
     last = head[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
