@@ -41,6 +41,9 @@ def run(arguments: Sequence[str]) -> int:
     if output:
         write_atomically(Path(output), (json.dumps(result, indent=2) + "\n").encode())
         print(f"written to {output}")
+    if is_run and task.has_page:
+        write_atomically(Path(name) / "examples.html", task.page({Path(name).name: trained}).encode())
+        print(f"examples: {Path(name) / 'examples.html'}")
     if options.save_predictions:
         task.save_predictions(trained, Path(options.save_predictions))
         print(f"predictions written to {options.save_predictions}")

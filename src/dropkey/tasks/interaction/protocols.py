@@ -62,7 +62,9 @@ class HicoDetProtocol(Protocol):
                     setting=setting,
                     interpolation=points,
                 )
-                means = {"full": ap.full, "rare": ap.rare, "non_rare": ap.non_rare}
+                means = {"full": ap.full}
+                if self.rare:
+                    means |= {"rare": ap.rare, "non_rare": ap.non_rare}
                 if len(self.real) < len(self.triplets):
                     means["without_no_interaction"] = _mean(ap.by_triplet[self.real])
                 result["settings"][f"{setting}, {points}"] = means

@@ -24,6 +24,7 @@ from dropkey.tasks.interaction.config import InteractionConfig
 from dropkey.tasks.interaction.evaluation import InteractionEvaluation
 from dropkey.tasks.interaction.module import Interaction
 from dropkey.tasks.interaction.network import build_pair_network
+from dropkey.tasks.interaction.page import interaction_page
 from dropkey.tasks.interaction.predictions import write_predictions
 from dropkey.tasks.interaction.recipes import recipe
 from dropkey.tasks.task import Built, Task
@@ -38,6 +39,7 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
     config_class = InteractionConfig
     evaluation_class = InteractionEvaluation
     measures = (Measure("mAP", "fraction", "higher"), Measure("loss", "", "lower"))
+    has_page = True
 
     def recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return recipe(given)
@@ -78,6 +80,9 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
     def save_predictions(self, trained: Prepared, path: Path) -> None:
         assert isinstance(trained.module, Interaction)
         write_predictions(evaluation.found_pairs(trained).found, trained.module.source, path)
+
+    def page(self, trained: Mapping[str, Prepared]) -> str:
+        return interaction_page(trained)
 
 
 def _network(config: InteractionConfig, source: PairSource, *, fresh: bool = True) -> tuple[nn.Module, list[str]]:
