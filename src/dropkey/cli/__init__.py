@@ -49,7 +49,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("dropkey"):
             raise
-        extra = "transformers" if error.name == "transformers" else "train"
+        extra = {"transformers": "transformers", "faster_coco_eval": "detection"}.get(error.name, "train")
         raise DropKeyError(f"{name} needs the package {error.name}: pip install 'dropkey[{extra}]'") from None
     assert isinstance(code, int)
     return code

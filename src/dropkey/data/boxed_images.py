@@ -71,11 +71,13 @@ class DetectionSource:
         classes: class names, in the order of the labels.
         category_ids: what the source calls its classes, in the same order, for files of predictions.
         flips: whether an image and its mirror image show the same classes.
+        notes: what the user should know of the boxes, one line each.
     """
 
     name: str
     train: BoxedImages
     val: BoxedImages
     classes: Sequence[str]
-    category_ids: Sequence[int]
+    category_ids: Sequence[int | str]
     flips: bool
+    notes: Sequence[str] = ()

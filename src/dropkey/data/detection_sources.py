@@ -10,7 +10,10 @@ from dropkey.errors import ArgumentError, did_you_mean
 __all__ = ["DETECTION_SOURCES", "check_detection_source", "load_detection_source"]
 
 
-def _drawn(data_dir: Path | None) -> DetectionSource:
+Load = Callable[[Path | None, bool], DetectionSource]  # from --data-dir and --mend-boxes
+
+
+def _drawn(data_dir: Path | None, mend: bool) -> DetectionSource:
     from dropkey.data.digit_scenes import digit_scenes
 
     if data_dir is not None:
@@ -18,18 +21,18 @@ def _drawn(data_dir: Path | None) -> DetectionSource:
     return digit_scenes()
 
 
-def _given(name: str, layout: str) -> Callable[[Path | None], DetectionSource]:
-    def load(data_dir: Path | None) -> DetectionSource:
+def _given(name: str, layout: str) -> Load:
+    def load(data_dir: Path | None, mend: bool) -> DetectionSource:
         if data_dir is None:
             raise ArgumentError(f"--data {name} needs --data-dir, a folder with {layout}")
-        source = getattr(importlib.import_module(f"dropkey.data.{name}"), name)(data_dir)
+        source = getattr(importlib.import_module(f"dropkey.data.{name}"), name)(data_dir, mend)
         assert isinstance(source, DetectionSource)
         return source
 
     return load
 
 
-DETECTION_SOURCES: dict[str, Callable[[Path | None], DetectionSource]] = {
+DETECTION_SOURCES: dict[str, Load] = {
     "digit_scenes": _drawn,
     "coco": _given("coco", "annotations/instances_{train,val}*.json"),
     "yolo": _given("yolo", "data.yaml, images/ and labels/"),
@@ -44,11 +47,16 @@ def check_detection_source(name: str) -> str:
     return name
 
 
-def load_detection_source(name: str, data_dir: Path | None = None) -> DetectionSource:
+def load_detection_source(name: str, data_dir: Path | None = None, mend: bool = False) -> DetectionSource:
     """Return the source called ``name``.
+
+    Args:
+        name: one of ``DETECTION_SOURCES``.
+        data_dir: its folder, for those that are read.
+        mend: mend boxes that cannot be used instead of refusing them: see ``BoxRules``.
 
     Raises:
         ArgumentError: an unknown name, no ``data_dir`` where one is needed, or one where none is read.
         DataError: the images or their boxes are missing or broken.
     """
-    return DETECTION_SOURCES[check_detection_source(name)](data_dir)
+    return DETECTION_SOURCES[check_detection_source(name)](data_dir, mend)

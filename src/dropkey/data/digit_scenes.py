@@ -13,9 +13,9 @@ from dropkey.data.seeds import seed_of
 __all__ = ["DigitScenes", "digit_scenes"]
 
 _SIDE = 128
-_SCENES = {"train": 1000, "val": 200}
-_MOST_DIGITS = 6
-_SCALES = (2.0, 5.0)  # on digits of 8 x 8 pixels
+_SCENES = {"train": 1600, "val": 200}
+_MOST_DIGITS = 8
+_SCALES = (3.0, 5.0)  # on digits of 8 x 8 pixels
 _OVERLAP = 0.1  # largest share of the smaller one of two boxes that both may cover
 _TRIES = 20
 
@@ -61,7 +61,7 @@ class DigitScenes:
 
 
 def digit_scenes() -> DetectionSource:
-    """Return 1,000 training and 200 validation scenes of 128 x 128 pixels with up to 6 digits each."""
+    """Return 1,600 training and 200 validation scenes of 128 x 128 pixels with up to 8 digits each."""
     train, val = (DigitScenes(split, count) for split, count in _SCENES.items())
     classes = [str(digit) for digit in range(10)]
     return DetectionSource("digit_scenes", train, val, classes, range(10), flips=False)

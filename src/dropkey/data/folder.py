@@ -8,9 +8,9 @@ from PIL import Image, UnidentifiedImageError
 from dropkey.data.source import ImageSource
 from dropkey.errors import DataError
 
-__all__ = ["ImageTree", "folder"]
+__all__ = ["IMAGE_SUFFIXES", "ImageTree", "folder", "read_image"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 
 
 class ImageTree:
@@ -29,7 +29,7 @@ class ImageTree:
         for label, name in enumerate(self.classes):
             found = _image_files(root / name)
             if not found:
-                raise DataError(f"class folder {root / name} holds no images ({', '.join(sorted(_SUFFIXES))})")
+                raise DataError(f"class folder {root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             self.files += [(path, label) for path in found]
 
     def __len__(self) -> int:
@@ -82,6 +82,6 @@ def _class_names(root: Path) -> list[str]:
 
 def _image_files(root: Path) -> list[Path]:
     try:
-        return sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        return sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     except OSError as error:
         raise DataError(f"cannot read the folder {root}: {error.strerror}") from None

@@ -27,6 +27,12 @@ class DetectionConfig(PartOptions, RunConfig):
         group="data",
         when=(one_of("data", "coco", "yolo"),),
     )
+    mend_boxes: bool = option(
+        False,
+        "leave out boxes without area and cut those that reach out of their image, instead of refusing them",
+        group="data",
+        when=(one_of("data", "coco", "yolo"),),
+    )
     flip: float = option(0.0, "share of training images that are mirrored", group="data", kind=ClosedUnitInterval)
     photometric: float = option(
         0.0, "share of training images with other brightness, contrast and hue", group="data", kind=ClosedUnitInterval

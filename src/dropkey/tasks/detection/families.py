@@ -41,6 +41,7 @@ class DetectorFamily:
         multiple: sides of stretched images must be multiples of this many pixels.
         read_scores: from logits and the most detections that are wanted to scores, classes and queries, best first.
         class_parameters: parts of the names of parameters whose shapes follow the number of classes.
+        most: detections that are kept of an image; None for as many as there are queries.
         mean: of the colors, from 0 to 1, as its published weights expect them normalized.
         std: likewise.
     """
@@ -50,24 +51,24 @@ class DetectorFamily:
     multiple: int
     read_scores: Callable[[Tensor, int], Scores]
     class_parameters: tuple[str, ...]
+    most: int | None = 100
     mean: Sequence[float] = _IMAGENET_MEAN
     std: Sequence[float] = _IMAGENET_STD
 
-    def detections(self, logits: Tensor, boxes_cxcywh: Tensor, most: int = 100) -> tuple[Tensor, Tensor, Tensor]:
+    def detections(self, logits: Tensor, boxes_cxcywh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (scores, labels, boxes) of every image, each (B, detections), best first; boxes stay as they are.
 
         Args:
             logits: (B, Q, ...), of the last layer.
             boxes_cxcywh: (B, Q, 4), in shares of the image.
-            most: detections an image, as COCO counts them.
         """
-        scores, labels, queries = self.read_scores(logits.float(), most)
+        scores, labels, queries = self.read_scores(logits.float(), self.most or logits.shape[1])
         boxes = boxes_cxcywh.float().gather(1, queries.unsqueeze(-1).expand(-1, -1, 4))
         return scores, labels, boxes
 
 
 _LAST_LAYER = ("class_labels_classifier",)
-_PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_PLAIN = (None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _EVERY_LAYER = ("class_embed", "enc_score_head", "denoising_class_embed")
 FAMILIES = {
     family.name: family
@@ -75,8 +76,8 @@ FAMILIES = {
         DetectorFamily("detr", True, 1, best_class_of_each_query, _LAST_LAYER),
         DetectorFamily("conditional_detr", True, 1, best_pairs, _LAST_LAYER),
         DetectorFamily("deformable_detr", True, 1, best_pairs, _EVERY_LAYER),
-        DetectorFamily("rt_detr_v2", False, 32, best_pairs, _EVERY_LAYER, **_PLAIN),
-        DetectorFamily("d_fine", False, 32, best_pairs, _EVERY_LAYER, **_PLAIN),
+        DetectorFamily("rt_detr_v2", False, 32, best_pairs, _EVERY_LAYER, *_PLAIN),
+        DetectorFamily("d_fine", False, 32, best_pairs, _EVERY_LAYER, *_PLAIN),
         DetectorFamily("yolos", False, 1, best_class_of_each_query, _LAST_LAYER),
     )
 }

@@ -2,8 +2,11 @@
 
 import re
 
-from dropkey.errors import ArgumentError
-from dropkey.tasks.detection.families import DetectorFamily
+import torch
+from torch import nn
+
+from dropkey.errors import ArgumentError, first_line
+from dropkey.tasks.detection.network import family_of
 
 __all__ = ["check_sides", "parse_img_size"]
 
@@ -22,8 +25,9 @@ def parse_img_size(text: str) -> tuple[int, int]:
     return sides
 
 
-def check_sides(sides: tuple[int, int], family: DetectorFamily) -> None:
-    """Raise an ArgumentError if a family cannot take images of this size."""
+def check_sides(network: nn.Module, sides: tuple[int, int]) -> None:
+    """Raise an ArgumentError if a detector cannot take images of this size, or cannot run at all."""
+    family = family_of(network)
     for side in sides:
         if side % family.multiple:
             near = max(family.multiple, round(side / family.multiple) * family.multiple)
@@ -31,3 +35,12 @@ def check_sides(sides: tuple[int, int], family: DetectorFamily) -> None:
                 f"--img-size {sides[0]}x{sides[1]}: {family.name} takes sides that are multiples of "
                 f"{family.multiple}, such as {near} for {side}"
             )
+    try:
+        with torch.no_grad():
+            network.eval()(pixel_values=torch.zeros(1, 3, *sides))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ArgumentError(
+            f"{family.name} cannot take images of {sides[0]}x{sides[1]} pixels: {first_line(error)}"
+        ) from error
+    finally:
+        network.train()

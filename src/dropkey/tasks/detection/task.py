@@ -46,13 +46,14 @@ class DetectionTask(Task[DetectionConfig, DetectionSource]):
         return recipe(given)
 
     def load_source(self, config: DetectionConfig) -> DetectionSource:
-        return load_detection_source(config.data, Path(config.data_dir) if config.data_dir else None)
+        data_dir = Path(config.data_dir) if config.data_dir else None
+        return load_detection_source(config.data, data_dir, config.mend_boxes)
 
     def build(self, config: DetectionConfig, source: DetectionSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), fresh=fresh)
         regularizer = build_regularizer(config)
         handle = None if regularizer is None else apply_to_parts(network, regularizer, parts_of(config.where))
-        return Built(network, handle)
+        return Built(network, handle, source.notes)
 
     def batches(self, config: DetectionConfig, source: DetectionSource, network: nn.Module) -> BoxData:
         family = family_of(network)
@@ -80,7 +81,7 @@ class DetectionTask(Task[DetectionConfig, DetectionSource]):
 
 def _network(config: DetectionConfig, num_classes: int, *, fresh: bool = True) -> nn.Module:
     network = build_detector(config.model, num_classes, config.sides, pretrained=config.pretrained, fresh=fresh)
-    check_sides(config.sides, family_of(network))
+    check_sides(network, config.sides)
     return network
 
 
