@@ -18,7 +18,7 @@ from dropkey.tasks.interaction.pair_head.box_features import NUM_BOX_FEATURES, b
 from dropkey.tasks.interaction.pair_head.candidates import candidate_pairs, token_labels
 from dropkey.tasks.interaction.task import TASK
 
-KINDS = [("d_fine_nano", "pair"), ("d_fine_mini", "qpic"), ("detr_mini", "qpic"), ("detr_mini", "pair")]
+KINDS = [("d_fine_mini", "pair"), ("d_fine_mini", "qpic"), ("detr_mini", "qpic"), ("detr_mini", "pair")]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_regularizers_act_where_they_are_asked_to(source, batch, model, heads):
 
 def test_where_names_a_part_that_is_not_there(source):
     with pytest.raises(ArgumentError, match="--where cross"):
-        apply_to_parts(network(source, "d_fine_nano", "pair"), DropKey(0.1), ["cross"])
+        apply_to_parts(network(source, "d_fine_mini", "pair"), DropKey(0.1), ["cross"])
 
 
 def test_heads_that_a_model_cannot_have(source):

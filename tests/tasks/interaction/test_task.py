@@ -117,7 +117,7 @@ def test_qpic_starts_from_a_run_of_detection(tmp_path, capsys):
         (["--flip", "0.5"], "a mirror image of digit_pairs shows something else"),
         (["--img-size", "100"], "multiples of 32"),
         (["--weights", "nowhere.safetensors"], "no weights file nowhere.safetensors"),
-        (["--model", "d_fine_nanno"], "did you mean 'd_fine_nano'"),
+        (["--model", "d_fine_minni"], "did you mean 'd_fine_mini'"),
     ],
 )
 def test_refusals_in_one_line(options, words, tmp_path, capsys):

@@ -45,14 +45,6 @@ def _d_fine_mini(sides: Sides) -> Any:
     )
 
 
-def _d_fine_nano(sides: Sides) -> Any:
-    """D-FINE mini with a thinner encoder, fewer queries and no denoising: half the time a step."""
-    config = _d_fine_mini(sides)
-    config.depth_mult, config.hidden_expansion = 0.34, 0.5
-    config.num_queries, config.num_denoising = 30, 0
-    return config
-
-
 def _detr_mini(sides: Sides) -> Any:
     """DETR with a backbone of layer norms: transformers freezes the batch norms of a DETR, trained before or not."""
     return _config(
@@ -90,7 +82,6 @@ def _yolos_mini(sides: Sides) -> Any:
 # From the sides of the input, (rows, cols), to the configuration.
 PRESETS: dict[str, Callable[[Sides], Any]] = {
     "d_fine_mini": _d_fine_mini,
-    "d_fine_nano": _d_fine_nano,
     "detr_mini": _detr_mini,
     "yolos_mini": _yolos_mini,
 }

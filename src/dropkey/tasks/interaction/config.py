@@ -32,7 +32,7 @@ class InteractionConfig(DetectionConfig):
         when=(one_of("data", "hico_det", "vcoco"),),
     )
     model: str = option(
-        "d_fine_nano",
+        "d_fine_mini",
         f"the detector: {', '.join(PRESETS)}, a folder with the config.json of a detector of transformers, or a name "
         "on the hub",
         group="model",

@@ -51,9 +51,9 @@ def _drawn(pair: DrawnPair, unit: float) -> list[str]:
     (x, y), (to_x, to_y) = _middle(pair.subject), _middle(pair.other)
     dashes = f' stroke-dasharray="{3 * unit:.2f}"' if pair.is_true else ""
     place = f'x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}"'
-    parts.append(f'<line class="c5" {place} stroke="currentColor" stroke-width="{1.5 * unit:.2f}"{dashes}/>')
+    parts.append(f'<line class="c5" {place} stroke="currentColor" stroke-width="{2 * unit:.2f}"{dashes}/>')
     if pair.label:
-        style = f'font-size="{11 * unit:.1f}" fill="#fff" stroke="#000" stroke-width="{2.5 * unit:.2f}"'
+        style = f'font-size="{15 * unit:.1f}" fill="#fff" stroke="#000" stroke-width="{2.5 * unit:.2f}"'
         style += ' paint-order="stroke" font-family="system-ui"'
         parts.append(f'<text x="{to_x:.1f}" y="{to_y:.1f}" {style}>{text(pair.label)}</text>')
     return parts

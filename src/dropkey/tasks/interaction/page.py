@@ -138,4 +138,5 @@ def _unit(image: Image.Image) -> float:
 
 def _figure(title: str, svg: str, caption: str) -> str:
     head = f"<h3>{text(title)}</h3>"
-    return f'<figure class="picture">{head}{svg}<figcaption>{text(caption)}</figcaption></figure>'
+    said = f'<figcaption style="overflow-wrap: anywhere">{text(caption)}</figcaption>'
+    return f'<figure class="picture">{head}{svg}{said}</figure>'

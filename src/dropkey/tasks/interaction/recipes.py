@@ -19,7 +19,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
     "hico_det": _PHOTOGRAPHS,
     "vcoco": _PHOTOGRAPHS,
 }
-_RATES = {"d_fine_nano": 2e-3, "d_fine_mini": 2e-3, "detr_mini": 5e-4}
+_RATES = {"d_fine_mini": 2e-3, "detr_mini": 5e-4}
 _PUBLISHED = 1e-4  # of QPIC
 
 
@@ -30,7 +30,7 @@ def recipe(given: Mapping[str, Any]) -> dict[str, Any]:
         ArgumentError: unknown data.
     """
     data = check_pair_source(given.get("data", "digit_pairs"))
-    model = given.get("model", "d_fine_nano")
+    model = given.get("model", "d_fine_mini")
     values = {"model": model, "heads": "qpic" if model == "detr_mini" else "pair", **_RECIPES[data]}
     values["workers"] = _workers(data)
     values["lr"] = _RATES.get(model, _PUBLISHED)

@@ -87,7 +87,7 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
 
 def _network(config: InteractionConfig, source: PairSource, *, fresh: bool = True) -> tuple[nn.Module, list[str]]:
     network, notes = build_pair_network(config, source, fresh=fresh)
-    check_sides(config.sides, _family(config, network))
+    check_sides(network, config.sides)
     return network, notes
 
 
