@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: no script, nothing loaded, light and dark."""
