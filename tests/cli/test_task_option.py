@@ -5,13 +5,15 @@ import json
 import pytest
 
 from dropkey.cli import main
+from dropkey.tasks.registry import TASKS
 
 
 @pytest.mark.parametrize("command", [["train"], ["compare"], ["train", "--help"]])
 def test_an_unknown_task_is_one_line(command, capsys):
     assert main([*command, "--task", "clasification"]) == 2
     err = capsys.readouterr().err
-    assert err == "dropkey: no task 'clasification'; did you mean 'classification'?; known: classification\n"
+    known = ", ".join(TASKS)
+    assert err == f"dropkey: no task 'clasification'; did you mean 'classification'?; known: {known}\n"
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

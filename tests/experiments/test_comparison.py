@@ -10,8 +10,8 @@ import pytest
 
 from dropkey.cli import main
 from dropkey.experiments import comparison as module
-from dropkey.experiments.chart import Line, line_chart
 from dropkey.experiments.statistics import paired_difference
+from dropkey.pages.chart import Line, line_chart
 from dropkey.runs.interruption import Interrupted
 
 pytestmark = pytest.mark.usefixtures("few_digits")

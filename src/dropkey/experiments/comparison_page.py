@@ -1,7 +1,6 @@
 """A comparison as one self-contained HTML page: no script, nothing loaded, light and dark."""
 
 import datetime
-import html
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -11,42 +10,14 @@ import timm
 import torch
 import yaml
 
-from dropkey.experiments.chart import Line, line_chart
 from dropkey.experiments.comparison import Result
 from dropkey.experiments.comparison_table import ArmRow, arm_rows, difference_text, plus_minus
+from dropkey.pages.chart import Line, line_chart
+from dropkey.pages.page import figure, html_page, text
 from dropkey.runs.measure import Measure
 from dropkey.runs.options import acting
 
 __all__ = ["comparison_page"]
-
-_STYLE = """
-:root { --ink: #1c2430; --soft: #5c6675; --paper: #fbfbfa; --card: #ffffff; --rule: #e2e5ea;
-  --c0: #6b7280; --c1: #c2570c; --c2: #1d63b8; --c3: #15803d; --c4: #9333a8;
-  --c5: #b4232f; --c6: #0e7490; --c7: #8a6a00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa5b4; --paper: #14181e; --card: #1c2129;
-  --rule: #313945; --c0: #a3acb9; --c1: #f5934b; --c2: #6fb0f7; --c3: #5fcf85; --c4: #d68ae6;
-  --c5: #f58289; --c6: #58c9dd; --c7: #dfbc4a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1140px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 10px; }
-h3 { font-size: 15px; margin: 0 0 4px; }
-p { max-width: 75ch; } .soft, figcaption { color: var(--soft); font-size: 13px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; background: var(--card); }
-th, td { padding: 8px 10px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { font-weight: 600; color: var(--soft); font-size: 13px; } th:first-child, td:first-child { text-align: left; }
-.key { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
-  background: currentColor; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 16px; }
-figure { margin: 0; padding: 14px 16px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
-svg { display: block; width: 100%; height: auto; } .grid { stroke: var(--rule); }
-.tick, .axis { fill: var(--soft); font-size: 11px; font-family: system-ui, sans-serif; }
-.line polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
-.line circle { fill: currentColor; } .band { fill: currentColor; opacity: .14; }
-pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 16px; overflow-x: auto;
-  font-size: 13px; } details { margin: 8px 0; } summary { cursor: pointer; }
-""" + "\n".join(f".c{number} {{ color: var(--c{number}); }}" for number in range(8))
 
 
 def comparison_page(results: Sequence[Result], measures: Sequence[Measure]) -> str:
@@ -56,18 +27,15 @@ def comparison_page(results: Sequence[Result], measures: Sequence[Measure]) -> s
     config = results[0].config
     title = f"{config.model} on {config.data}: {len(rows)} arms, {rows[0].seeds} seeds"
     body = [
-        f"<h1>{_text(title)}</h1>",
-        f'<p class="soft">{_text(_circumstances(results))}</p>',
+        f"<h1>{text(title)}</h1>",
+        f'<p class="soft">{text(_circumstances(results))}</p>',
         f"<h2>Results</h2>{_table(rows, colors, measures)}",
-        f"<p>{_text(_reading(rows, measures))}</p>",
-        f'<h2>Curves</h2><p class="soft">{_text(_BANDS)}</p>{_legend(colors)}<div class="charts">',
+        f"<p>{text(_reading(rows, measures))}</p>",
+        f'<h2>Curves</h2><p class="soft">{text(_BANDS)}</p>{_legend(colors)}<div class="charts">',
         *_charts(results, colors, measures),
         f"</div>{_sites(results)}<h2>Options</h2>{_options(results)}",
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title>'
-    scheme = '<meta name="color-scheme" content="light dark">'
-    page = f"{head}{scheme}<style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
-    return f'<!doctype html><html lang="en"><head>{page}\n'
+    return html_page(title, body)
 
 
 _BANDS = "Lines are means over the seeds; bands reach from the lowest to the highest seed."
@@ -83,12 +51,12 @@ def _charts(results: Sequence[Result], colors: Mapping[str, int], measures: Sequ
     figures = []
     for title, value in curves:
         lines = [_over_seeds(results, label, color, value) for label, color in colors.items()]
-        figures.append(_figure(title, line_chart(lines, "epoch", 1, title=title)))
+        figures.append(figure(title, line_chart(lines, "epoch", 1, title=title)))
     ratios = [_ratios(results, label, color) for label, color in colors.items()]
     drawn = [line for line in ratios if line is not None]
     if drawn:
         title = "Drop ratio of each block"
-        figures.append(_figure(title, line_chart(drawn, "block", 0, title=title, from_zero=True)))
+        figures.append(figure(title, line_chart(drawn, "block", 0, title=title, from_zero=True)))
     return figures
 
 
@@ -121,19 +89,15 @@ def _sites(results: Sequence[Result]) -> str:
     for label in dict.fromkeys(result.label for result in results):
         for site in _sites_of(results, label):
             cells = [label, site["name"], site["block"], f"{site['drop_ratio']:.4g}"]
-            lines.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+            lines.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
     if len(lines) == 1:
         return ""
     table = f'<div class="scroll"><table>{"".join(lines)}</table></div>'
     return f"<details><summary>Drop ratio of each site</summary>{table}</details>"
 
 
-def _figure(title: str, svg: str) -> str:
-    return f"<figure><h3>{_text(title)}</h3>{svg}</figure>"
-
-
 def _legend(colors: Mapping[str, int]) -> str:
-    keys = [f'<span class="c{color}"><span class="key"></span></span>{_text(label)}' for label, color in colors.items()]
+    keys = [f'<span class="c{color}"><span class="key"></span></span>{text(label)}' for label, color in colors.items()]
     return f"<p>{'&emsp;'.join(keys)}</p>"
 
 
@@ -141,9 +105,9 @@ def _table(rows: Sequence[ArmRow], colors: Mapping[str, int], measures: Sequence
     headline, *others = measures
     names = ["arm", f"val {headline.words}", f"against {rows[0].label}", f"best {headline.words}"]
     names += [*(f"val {measure.words}" for measure in others), "gap", "seconds"]
-    lines = ["<tr>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
+    lines = ["<tr>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>"]
     for row in rows:
-        key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{_text(row.label)}'
+        key = f'<span class="c{colors[row.label]}"><span class="key"></span></span>{text(row.label)}'
         cells = [
             plus_minus(headline, row.means[headline.name], row.sds[headline.name]),
             difference_text(headline, row.difference),
@@ -152,7 +116,7 @@ def _table(rows: Sequence[ArmRow], colors: Mapping[str, int], measures: Sequence
             plus_minus(headline, row.gap, row.gap_sd),
             f"{row.seconds:.1f}",
         ]
-        lines.append(f"<tr><td>{key}</td>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+        lines.append(f"<tr><td>{key}</td>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
@@ -185,12 +149,8 @@ def _options(results: Sequence[Result]) -> str:
     parts = []
     for label in dict.fromkeys(result.label for result in results):
         values = acting(next(result.config for result in results if result.label == label))
-        text = yaml.safe_dump(
+        listed = yaml.safe_dump(
             {name: values[name] for name in values if name not in ("output", "seed")}, sort_keys=False
         )
-        parts.append(f"<details><summary>{_text(label)}</summary><pre>{_text(text)}</pre></details>")
+        parts.append(f"<details><summary>{text(label)}</summary><pre>{text(listed)}</pre></details>")
     return "".join(parts)
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropkey.errors import RunError
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["check_fit", "load_weights", "read_weights"]
 
 _OUR_PREFIX = "network."
 # Where the weights lie in a checkpoint, by the habits of common trainers; averaged ones first.
@@ -38,7 +38,7 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
     head = _head_keys(network, wanted)
     new_head = {key for key in head if key not in given or given[key].shape != wanted[key].shape}
     kept = {key: value for key, value in given.items() if key not in new_head}
-    _check_fit(path, kept, wanted, new_head)
+    check_fit(path, kept, wanted, new_head)
     network.load_state_dict({**wanted, **kept})
     return [f"{path.name} has no head for these classes: the head starts anew"] if new_head else []
 
@@ -89,7 +89,15 @@ def _head_keys(network: nn.Module, wanted: dict[str, Tensor]) -> set[str]:
     return {key for key in wanted if any(key.startswith(f"{name}.") for name in names)}
 
 
-def _check_fit(path: Path, kept: dict[str, Tensor], wanted: dict[str, Tensor], new_head: set[str]) -> None:
+def check_fit(path: Path, kept: dict[str, Tensor], wanted: dict[str, Tensor], new_head: set[str]) -> None:
+    """Raise a RunError that names the first tensor of a file that a model lacks, or has in another shape.
+
+    Args:
+        path: the file, for the message.
+        kept: what it holds.
+        wanted: the state_dict of the model.
+        new_head: names that may be missing.
+    """
     missing = [key for key in wanted if key not in kept and key not in new_head]
     if missing:
         raise RunError(f"{path} does not fit the model: it lacks {missing[0]} and {len(missing) - 1} more")

@@ -1,5 +1,7 @@
 """A detector by name: a preset, a folder with a configuration, or a model on the hub."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from dropkey.errors import ArgumentError, DropKeyError, RunError, did_you_mean, 
 from dropkey.tasks.detection.families import DetectorFamily, family_called
 from dropkey.tasks.detection.presets import PRESETS
 
-__all__ = ["build_detector", "check_model_name", "family_of"]
+__all__ = ["build_detector", "check_model_name", "family_of", "quiet_transformers"]
 
 
 def check_model_name(name: str, pretrained: bool) -> None:
@@ -64,6 +66,21 @@ def family_of(network: nn.Module) -> DetectorFamily:
     return family_called(config.model_type, type(network).__name__)
 
 
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing bars and listing the parts that start anew: a run says that itself."""
+    logging: Any = transformers.logging
+    level, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shows_bars:
+            logging.enable_progress_bar()
+
+
 def _configuration(name: str, sides: tuple[int, int]) -> Any:
     if name in PRESETS:
         return PRESETS[name](sides)
@@ -71,9 +88,10 @@ def _configuration(name: str, sides: tuple[int, int]) -> Any:
 
 
 def _loaded(name: str, config: Any) -> nn.Module:
-    network: nn.Module = _any_detector().from_pretrained(
-        name, config=config, ignore_mismatched_sizes=True, trust_remote_code=False
-    )
+    with quiet_transformers():
+        network: nn.Module = _any_detector().from_pretrained(
+            name, config=config, ignore_mismatched_sizes=True, trust_remote_code=False
+        )
     return network
 
 

@@ -23,6 +23,7 @@ from dropkey.tasks.detection.network import build_detector, family_of
 from dropkey.tasks.detection.parts import apply_to_parts
 from dropkey.tasks.detection.predictions import write_predictions
 from dropkey.tasks.detection.recipes import recipe
+from dropkey.tasks.detection.weights import load_detector_weights
 from dropkey.tasks.task import Built, Task
 
 __all__ = ["TASK", "DetectionTask"]
@@ -51,9 +52,10 @@ class DetectionTask(Task[DetectionConfig, DetectionSource]):
 
     def build(self, config: DetectionConfig, source: DetectionSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), fresh=fresh)
+        notes = load_detector_weights(network, Path(config.weights)) if config.weights and fresh else []
         regularizer = build_regularizer(config)
         handle = None if regularizer is None else apply_to_parts(network, regularizer, parts_of(config.where))
-        return Built(network, handle, source.notes)
+        return Built(network, handle, [*source.notes, *notes])
 
     def batches(self, config: DetectionConfig, source: DetectionSource, network: nn.Module) -> BoxData:
         family = family_of(network)
