@@ -34,6 +34,8 @@ OFFICIAL = "tests/models/test_official.py"
 CORE = "tests/test_core_faults.py"
 MEASURES = "tests/diagnostics/test_measures.py"
 CAPTURE = "tests/diagnostics/test_capture.py"
+PAIR_AP = "tests/tasks/interaction/metrics"
+QPIC = "tests/tasks/interaction/qpic"
 
 FAULTS = [
     # Seen in public copies.
@@ -780,5 +782,62 @@ FAULTS = [
         "if self.seed_threshold is not None:",
         "if False:",
         "tests/adapters/test_device_ratio.py",
+    ),
+    # Interactions.
+    Fault(
+        "a duplicate is right",
+        "tasks/interaction/metrics/matching.py",
+        "rank < capacities[groups]",
+        "rank < capacities[groups] + 1",
+        PAIR_AP,
+    ),
+    Fault(
+        "the better of both overlaps decides",
+        "tasks/interaction/metrics/hico_det.py",
+        "overlaps = np.minimum(",
+        "overlaps = np.maximum(",
+        PAIR_AP,
+    ),
+    Fault(
+        "known object: images of the predictions count too",
+        "tasks/interaction/metrics/hico_det.py",
+        "np.isin(keys[len(truth) :], keys[: len(truth)])",
+        "np.isin(keys[len(truth) :], keys)",
+        PAIR_AP,
+    ),
+    Fault(
+        "recall as a float: three of ten is below 0.3",
+        "tasks/interaction/metrics/average_precision.py",
+        "np.searchsorted(10 * found, _TENTHS * num_truth)",
+        "np.searchsorted(found / num_truth, np.arange(0, 1.1, 0.1))",
+        PAIR_AP,
+    ),
+    Fault(
+        "equal scores in the order of the sort",
+        "tasks/interaction/metrics/average_precision.py",
+        "np.append(scores[1:] != scores[:-1], True)",
+        "np.ones(len(scores), dtype=bool)",
+        PAIR_AP,
+    ),
+    Fault(
+        "scenarios swapped",
+        "tasks/interaction/metrics/vcoco.py",
+        "if scenario == 1 else",
+        "if scenario == 2 else",
+        PAIR_AP,
+    ),
+    Fault(
+        "the loss of verbs over all queries, divided by their number",
+        "tasks/interaction/qpic/losses.py",
+        "/ labels.sum().clamp(min=1)",
+        "/ labels.numel()",
+        QPIC,
+    ),
+    Fault(
+        "a missing object has a box at the corner",
+        "tasks/interaction/qpic/matcher.py",
+        "torch.where(target.has_object, l1[1], l1[0])",
+        "l1[1]",
+        QPIC,
     ),
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dropkey.cli import main
-from dropkey.runs.checkpoints import Checkpoints, read_checkpoint
+from dropkey.runs.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.usefixtures("few_scenes"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
