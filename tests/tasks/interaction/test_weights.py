@@ -47,9 +47,9 @@ def test_classes_are_taken_by_their_names(detr):
 
 
 def test_weights_of_another_detector_are_refused(detr):
-    with pytest.raises(RunError, match="does not fit the detector"):
+    with pytest.raises(RunError, match="does not fit the model"):
         start_from_detector(build_detector("d_fine_mini", 3, (64, 64)), detr[0], ["a", "b", "c"])
-    with pytest.raises(RunError, match="no weights file"):
+    with pytest.raises(RunError, match="holds no weights"):
         start_from_detector(build_detector("detr_mini", 3, (64, 64)), detr[0].parent, ["a", "b", "c"])
 
 
