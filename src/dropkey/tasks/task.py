@@ -93,6 +93,10 @@ class Task(ABC, Generic[Config, Source]):
     def save_predictions(self, trained: Prepared, path: Path) -> None:
         """Write what the model predicts for the validation data, in the usual format of the field."""
 
+    def page(self, trained: Prepared, result: Mapping[str, Any]) -> str | None:
+        """Return an HTML page about what was evaluated, with examples, or None where there is none."""
+        return None
+
     def load_named(self, name: str, options: Any) -> Prepared:
         """Return a trained model that is not of a run, by its name."""
         raise ArgumentError(f"no folder {name}: {self.name} evaluates the folder of a run")

@@ -61,7 +61,11 @@ class DetectionConfig(PartOptions, RunConfig):
         "the like) take it for the shorter and the longer side",
         group="model",
     )
-    pretrained: bool = option(False, "take configuration and weights from the hub (downloaded)", group="model")
+    pretrained: bool = option(
+        False,
+        "take configuration and weights from the hub (downloaded); with detr_r50, the weights of its backbone",
+        group="model",
+    )
     weights: str = option(
         "",
         "start from these local weights: the folder of a run, a folder with model.safetensors, or a file (no code in "
