@@ -71,8 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     write_atomically(root / "results.json", (json.dumps(as_data(rows, task.measures), indent=2) + "\n").encode())
     write_atomically(root / "report.html", comparison_page(results, task.measures).encode())
     print(f"\n{as_text(rows, task.measures)}\npage: {root / 'report.html'}")
-    if task.has_page:
-        page = task.page({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
+    if task.has_examples:
+        page = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
         write_atomically(root / "examples.html", page.encode())
         print(f"examples: {root / 'examples.html'}")
     return DONE

@@ -41,9 +41,10 @@ def run(arguments: Sequence[str]) -> int:
     if output:
         write_atomically(Path(output), (json.dumps(result, indent=2) + "\n").encode())
         print(f"written to {output}")
-    if is_run and task.has_page:
-        write_atomically(Path(name) / "examples.html", task.page({Path(name).name: trained}).encode())
-        print(f"examples: {Path(name) / 'examples.html'}")
+        page = task.page(trained, result)
+        if page is not None:
+            write_atomically(Path(output).with_suffix(".html"), page.encode())
+            print(f"page: {Path(output).with_suffix('.html')}")
     if options.save_predictions:
         task.save_predictions(trained, Path(options.save_predictions))
         print(f"predictions written to {options.save_predictions}")

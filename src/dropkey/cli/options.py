@@ -95,7 +95,12 @@ class Parser(jsonargparse.ArgumentParser):
         for name in values:
             if name not in known:
                 raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
-        return self._checked(lambda: self.parse_object(values, defaults=False), values)
+        listed = {name: [value] if self._takes_several(name, value) else value for name, value in values.items()}
+        return self._checked(lambda: self.parse_object(listed, defaults=False), values)
+
+    def _takes_several(self, name: str, value: Any) -> bool:
+        """Whether a file gives one text where the command line takes several words."""
+        return isinstance(value, str) and name in self._options and bool(self._options[name][1].metadata["several"])
 
     def _default(self, name: str) -> Any:
         return self._options[name][1].default if name in self._options else None

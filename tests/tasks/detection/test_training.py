@@ -98,6 +98,9 @@ def test_what_a_run_found_is_measured_again(plain, tmp_path, capsys):
     found = json.loads(predictions.read_text())
     assert set(found[0]) == {"image_id", "category_id", "bbox", "score"}
     assert {row["image_id"] for row in found} == set(range(8))
+    page = (plain / "evaluation.html").read_text()
+    assert page.count('<figure class="picture">') == 12
+    assert "Precision over recall" in page
     out = capsys.readouterr().out
     assert "AP50" in out
     assert "8 images" in out

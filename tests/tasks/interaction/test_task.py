@@ -81,7 +81,7 @@ def test_evaluate_saves_predictions_and_a_page(run, tmp_path, capsys):
     assert result["mAP"] == pytest.approx(final, abs=1e-6)
     source = load_pair_source("digit_pairs")
     assert [image["file_name"] for image in json.loads(file.read_text())] == list(source.val.file_names)
-    page = (run / "examples.html").read_text()
+    page = (run / "evaluation.html").read_text()
     assert page.count("<h2>") == sum(len(source.val.pairs(index)) > 0 for index in range(6))
     assert "decoder.layers.2.self_attn" in page
     assert "http" not in page

@@ -10,14 +10,14 @@ from torch import nn
 
 from dropkey.errors import ArgumentError, DropKeyError, RunError, did_you_mean, first_line
 from dropkey.tasks.detection.families import DetectorFamily, family_called
-from dropkey.tasks.detection.presets import PRESETS
+from dropkey.tasks.detection.presets import BACKBONE_PRETRAINED, PRESETS
 
 __all__ = ["build_detector", "check_model_name", "family_of", "quiet_transformers"]
 
 
 def check_model_name(name: str, pretrained: bool) -> None:
     """Raise an ArgumentError if a name is neither a preset nor a folder, and no model on the hub is asked for."""
-    if pretrained and name in PRESETS:
+    if pretrained and name in PRESETS and name not in BACKBONE_PRETRAINED:
         raise ArgumentError(f"{name} has no pretrained weights: leave out --pretrained, or name a model on the hub")
     if name not in PRESETS and not pretrained and not (Path(name) / "config.json").is_file():
         raise ArgumentError(
@@ -35,7 +35,7 @@ def build_detector(
         name: a preset, a folder with config.json, or with ``pretrained`` a model on the hub.
         num_classes: classes without "no object".
         sides: (rows, cols) of the input in pixels, for models that are made for one size.
-        pretrained: take configuration and weights from the hub.
+        pretrained: take configuration and weights from the hub; of a preset, the weights of its backbone.
         fresh: False where other weights will be loaded: then only the configuration is needed.
 
     Raises:
@@ -47,15 +47,15 @@ def build_detector(
         config = _configuration(name, sides)
         family_called(config.model_type, name)
         config.num_labels = num_classes
-        if pretrained and fresh:
+        if pretrained and fresh and name not in PRESETS:
             return _loaded(name, config)
-        return _built(config)
+        return _built(config, pretrained_backbone=pretrained and fresh)
     except DropKeyError:
         raise
     except Exception as error:
         if pretrained:
             raise RunError(
-                f"cannot get {name!r} from the hub ({first_line(error)}): without a network, name a preset or a folder"
+                f"cannot get the weights of {name!r} ({first_line(error)}): without a network, leave out --pretrained"
             ) from error
         raise ArgumentError(f"cannot build the detector {name!r}: {first_line(error)}") from error
 
@@ -95,9 +95,11 @@ def _loaded(name: str, config: Any) -> nn.Module:
     return network
 
 
-def _built(config: Any) -> nn.Module:
-    if hasattr(config, "use_pretrained_backbone"):
-        config.use_pretrained_backbone = False
+def _built(config: Any, *, pretrained_backbone: bool) -> nn.Module:
+    parts: list[Any] = [config, getattr(config, "backbone_config", None)]
+    for part in parts:
+        if hasattr(part, "use_pretrained_backbone"):
+            part.use_pretrained_backbone = pretrained_backbone
     network: nn.Module = _any_detector().from_config(config)
     return network
 

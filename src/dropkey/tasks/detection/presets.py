@@ -5,7 +5,7 @@ from typing import Any
 
 import transformers
 
-__all__ = ["PRESETS"]
+__all__ = ["BACKBONE_PRETRAINED", "PRESETS"]
 
 Sides = tuple[int, int]
 
@@ -79,9 +79,21 @@ def _yolos_mini(sides: Sides) -> Any:
     )
 
 
+def _detr_r50(sides: Sides) -> Any:
+    """DETR as published, with timm's ResNet-50; its frozen batch norms make sense with pretrained weights alone."""
+    return _config(
+        "DetrConfig",
+        backbone_config=_config("TimmBackboneConfig", backbone="resnet50", out_indices=[1, 2, 3, 4]),
+        num_queries=100,
+        auxiliary_loss=True,
+    )
+
+
 # From the sides of the input, (rows, cols), to the configuration.
 PRESETS: dict[str, Callable[[Sides], Any]] = {
     "d_fine_mini": _d_fine_mini,
     "detr_mini": _detr_mini,
     "yolos_mini": _yolos_mini,
+    "detr_r50": _detr_r50,
 }
+BACKBONE_PRETRAINED = ("detr_r50",)  # presets for which --pretrained takes the weights of the backbone

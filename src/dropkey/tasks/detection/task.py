@@ -20,6 +20,7 @@ from dropkey.tasks.detection.evaluation import DetectionEvaluation
 from dropkey.tasks.detection.model_input import check_sides
 from dropkey.tasks.detection.module import Detection
 from dropkey.tasks.detection.network import build_detector, family_of
+from dropkey.tasks.detection.page import detection_page
 from dropkey.tasks.detection.parts import apply_to_parts
 from dropkey.tasks.detection.predictions import write_predictions
 from dropkey.tasks.detection.recipes import recipe
@@ -79,6 +80,12 @@ class DetectionTask(Task[DetectionConfig, DetectionSource]):
     def save_predictions(self, trained: Prepared, path: Path) -> None:
         assert isinstance(trained.data, BoxData)
         write_predictions(evaluation.detected(trained).found, trained.data.source, path)
+
+    def page(self, trained: Prepared, result: Mapping[str, Any]) -> str:
+        assert isinstance(trained.data, BoxData)
+        source, config = trained.data.source, trained.config
+        title = f"{config.model} on {config.data}, {config.regularizer}, seed {config.seed}"
+        return detection_page(title, result, evaluation.detected(trained).found, source.val, source.classes)
 
 
 def _network(config: DetectionConfig, num_classes: int, *, fresh: bool = True) -> nn.Module:

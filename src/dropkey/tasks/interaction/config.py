@@ -5,14 +5,14 @@ from typing import Literal
 
 from dropkey.data.pair_sources import PAIR_SOURCES
 from dropkey.runs.options import one_of, option
-from dropkey.tasks.detection.config import DetectionConfig
+from dropkey.tasks.detection.config import DetectorConfig
 from dropkey.tasks.detection.presets import PRESETS
 
 __all__ = ["InteractionConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InteractionConfig(DetectionConfig):
+class InteractionConfig(DetectorConfig):
     """Options of ``dropkey train --task interaction``: those of detection, with pairs instead of boxes."""
 
     task: str = option("interaction", "what is trained")

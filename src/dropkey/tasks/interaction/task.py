@@ -39,7 +39,7 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
     config_class = InteractionConfig
     evaluation_class = InteractionEvaluation
     measures = (Measure("mAP", "fraction", "higher"), Measure("loss", "", "lower"))
-    has_page = True
+    has_examples = True
 
     def recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return recipe(given)
@@ -81,7 +81,10 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
         assert isinstance(trained.module, Interaction)
         write_predictions(evaluation.found_pairs(trained).found, trained.module.source, path)
 
-    def page(self, trained: Mapping[str, Prepared]) -> str:
+    def page(self, trained: Prepared, result: Mapping[str, Any]) -> str:
+        return interaction_page({trained.config.regularizer: trained})
+
+    def examples(self, trained: Mapping[str, Prepared]) -> str:
         return interaction_page(trained)
 
 
