@@ -38,6 +38,8 @@ class RunModule(pl.LightningModule, ABC):
         running: names of what training steps add up, means of which become ``train_NAME``; the loss is the first.
     """
 
+    uses_all_parameters = True  # in every step; where not, several processes have to look which got a gradient
+
     def __init__(
         self, network: nn.Module, config: RunConfig, handle: Handle | None, running: Sequence[str] = ("loss",)
     ) -> None:

@@ -55,7 +55,8 @@ def train(
     if config.strategy == "fsdp":
         make_sharded(prepared.module)
     with quiet_libraries(), mendable_failures(), _threads(threads):
-        trainer = _trainer(config, folder, [*_averaging(config.ema), record, Interruption(checkpoints), checkpoints])
+        callbacks = [*_averaging(config.ema), record, Interruption(checkpoints), checkpoints]
+        trainer = _trainer(config, folder, callbacks, prepared.module.uses_all_parameters)
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
@@ -121,19 +122,21 @@ def check_processes(config: RunConfig) -> None:
         )
 
 
-def _strategy(config: RunConfig, world_size: int) -> str | Strategy:
+def _strategy(config: RunConfig, world_size: int, uses_all: bool) -> str | Strategy:
     if config.strategy == "fsdp":
         return sharding(world_size)
-    return "ddp" if world_size > 1 else "auto"
+    if world_size == 1:
+        return "auto"
+    return "ddp" if uses_all else "ddp_find_unused_parameters_true"
 
 
-def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback], uses_all: bool) -> pl.Trainer:
     devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=_strategy(config, devices * num_nodes),
+        strategy=_strategy(config, devices * num_nodes, uses_all),
         precision=config.precision,
         callbacks=[*callbacks, *progress_bars()],
         accumulate_grad_batches=config.accumulate,

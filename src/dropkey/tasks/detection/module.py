@@ -33,6 +33,7 @@ class Detection(RunModule):
     """
 
     config: DetectionConfig
+    uses_all_parameters = False  # denoising queries are made of boxes, and a batch may have none
 
     def __init__(
         self, network: nn.Module, config: DetectionConfig, source: DetectionSource, handle: Handle | None

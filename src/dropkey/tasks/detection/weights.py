@@ -62,8 +62,11 @@ def _named_as(network: nn.Module, given: dict[str, Tensor], wanted: dict[str, Te
         return given
     model_class: Any = type(network)
     arguments = {"config": network.config, "state_dict": given, "ignore_mismatched_sizes": True}
-    with quiet_transformers():
-        loaded, told = model_class.from_pretrained(None, **arguments, output_loading_info=True)
+    try:
+        with quiet_transformers():
+            loaded, told = model_class.from_pretrained(None, **arguments, output_loading_info=True)
+    except Exception:  # of another model: what does not fit is said where all names are compared
+        return given
     absent = {*told["missing_keys"], *(row[0] for row in told["mismatched_keys"])}
     state = loaded.state_dict()
     new = {state[key].data_ptr() for key in absent}
