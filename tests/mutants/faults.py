@@ -57,6 +57,8 @@ MESH_METRICS = "tests/tasks/mesh/test_metrics.py"
 METRO = "tests/tasks/mesh/test_metro.py"
 BODIES = "tests/data/bodies/test_sampling.py"
 HUMBI = "tests/data/test_humbi.py"
+PAIR_AP = "tests/tasks/interaction/metrics"
+QPIC = "tests/tasks/interaction/qpic"
 
 FAULTS = [
     # Seen in public copies.
@@ -1381,5 +1383,62 @@ FAULTS = [
         "(points - camera.center) @ camera.rotation.T",
         "(points - camera.center) @ camera.rotation",
         HUMBI,
+    ),
+    # Interactions.
+    Fault(
+        "a duplicate is right",
+        "tasks/interaction/metrics/matching.py",
+        "rank < capacities[groups]",
+        "rank < capacities[groups] + 1",
+        PAIR_AP,
+    ),
+    Fault(
+        "the better of both overlaps decides",
+        "tasks/interaction/metrics/hico_det.py",
+        "overlaps = np.minimum(",
+        "overlaps = np.maximum(",
+        PAIR_AP,
+    ),
+    Fault(
+        "known object: images of the predictions count too",
+        "tasks/interaction/metrics/hico_det.py",
+        "np.isin(keys[len(truth) :], keys[: len(truth)])",
+        "np.isin(keys[len(truth) :], keys)",
+        PAIR_AP,
+    ),
+    Fault(
+        "recall as a float: three of ten is below 0.3",
+        "tasks/interaction/metrics/average_precision.py",
+        "np.searchsorted(10 * found, _TENTHS * num_truth)",
+        "np.searchsorted(found / num_truth, np.arange(0, 1.1, 0.1))",
+        PAIR_AP,
+    ),
+    Fault(
+        "equal scores in the order of the sort",
+        "tasks/interaction/metrics/average_precision.py",
+        "np.append(scores[1:] != scores[:-1], True)",
+        "np.ones(len(scores), dtype=bool)",
+        PAIR_AP,
+    ),
+    Fault(
+        "scenarios swapped",
+        "tasks/interaction/metrics/vcoco.py",
+        "if scenario == 1 else",
+        "if scenario == 2 else",
+        PAIR_AP,
+    ),
+    Fault(
+        "the loss of verbs over all queries, divided by their number",
+        "tasks/interaction/qpic/losses.py",
+        "/ labels.sum().clamp(min=1)",
+        "/ labels.numel()",
+        QPIC,
+    ),
+    Fault(
+        "a missing object has a box at the corner",
+        "tasks/interaction/qpic/matcher.py",
+        "torch.where(target.has_object, l1[1], l1[0])",
+        "l1[1]",
+        QPIC,
     ),
 ]

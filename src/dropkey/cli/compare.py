@@ -58,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     from dropkey.experiments.comparison_table import arm_rows, as_data, as_text
     from dropkey.runs.interruption import Interrupted
     from dropkey.runs.run_folder import write_atomically
+    from dropkey.tasks.loading import load_run
 
     root = Path(options.output or f"runs/compare-{arms[0].config.data}")
     comparison = Comparison(root, task, arms, range(options.seeds))
@@ -74,6 +75,10 @@ def run(arguments: Sequence[str]) -> int:
     write_atomically(root / "results.json", (json.dumps(as_data(rows, task.measures), indent=2) + "\n").encode())
     write_atomically(root / "report.html", comparison_page(results, task.measures).encode())
     print(f"\n{as_text(rows, task.measures)}\npage: {root / 'report.html'}")
+    if task.has_examples and not failed:
+        page = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
+        write_atomically(root / "examples.html", page.encode())
+        print(f"examples: {root / 'examples.html'}")
     if failed:
         raise RunError(f"{failed}; the table and the page are of the other arms")
     return DONE

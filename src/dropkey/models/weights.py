@@ -140,6 +140,14 @@ def _head_keys(network: nn.Module, wanted: dict[str, Tensor]) -> set[str]:
 
 
 def check_fit(path: Path, kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], new: Collection[str]) -> None:
+    """Raise a RunError that names the first tensor of a file that a model lacks, or has in another shape.
+
+    Args:
+        path: the file, for the message.
+        kept: what it holds.
+        wanted: the state_dict of the model.
+        new: names that may be missing.
+    """
     mixing = [key for key in kept if _RE_ATTENTION in key and key not in wanted]
     if mixing:
         raise RunError(

@@ -16,6 +16,7 @@ TASKS = {
     DEFAULT_TASK: "dropkey.tasks.classification.task",
     "detection": "dropkey.tasks.detection.task",
     "mesh": "dropkey.tasks.mesh.task",
+    "interaction": "dropkey.tasks.interaction.task",
 }
 
 

@@ -44,12 +44,14 @@ class Task(ABC, Generic[Config, Source]):
         config_class: the shared options and those of its own.
         evaluation_class: options of ``dropkey evaluate`` for its runs.
         measures: what its module measures, the headline first: columns of metrics.csv, summary.json and tables.
+        has_examples: whether ``dropkey compare`` writes a page of examples.
     """
 
     name: ClassVar[str]
     config_class: type[Config]
     evaluation_class: type[EvaluationOptions] = EvaluationOptions
     measures: ClassVar[Sequence[Measure]]
+    has_examples: ClassVar[bool] = False
 
     @abstractmethod
     def recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +94,14 @@ class Task(ABC, Generic[Config, Source]):
     @abstractmethod
     def save_predictions(self, trained: Prepared, path: Path) -> None:
         """Write what the model predicts for the validation data, in the usual format of the field."""
+
+    def examples(self, trained: Mapping[str, Prepared]) -> str:
+        """Return an HTML page of what models do on some validation data, side by side; asked for if ``has_examples``.
+
+        Args:
+            trained: models on the same data, by the names that the page shows.
+        """
+        raise NotImplementedError
 
     def page(self, trained: Prepared, result: Mapping[str, Any]) -> str | None:
         """Return an HTML page about what was evaluated, with examples, or None where there is none."""

@@ -11,28 +11,13 @@ from dropkey.runs.regularizer_options import PartOptions
 from dropkey.tasks.detection.model_input import parse_img_size
 from dropkey.tasks.detection.presets import PRESETS
 
-__all__ = ["DetectionConfig"]
+__all__ = ["DetectionConfig", "DetectorConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectionConfig(PartOptions, RunConfig):
-    """Options of ``dropkey train --task detection``: a detector of transformers on images with boxes."""
+class DetectorConfig(PartOptions, RunConfig):
+    """Options of every task with a detector of transformers."""
 
-    task: str = option("detection", "what is trained")
-    data: str = option("digit_scenes", f"source of the images: {', '.join(DETECTION_SOURCES)}", group="data")
-    data_dir: str = option(
-        "",
-        "folder of the images; for --data coco: annotations/instances_{train,val}*.json and the images; for --data "
-        "yolo: data.yaml, images/ and labels/",
-        group="data",
-        when=(one_of("data", "coco", "yolo"),),
-    )
-    mend_boxes: bool = option(
-        False,
-        "leave out boxes without area and cut those that reach out of their image, instead of refusing them",
-        group="data",
-        when=(one_of("data", "coco", "yolo"),),
-    )
     flip: float = option(0.0, "share of training images that are mirrored", group="data", kind=ClosedUnitInterval)
     photometric: float = option(
         0.0, "share of training images with other brightness, contrast and hue", group="data", kind=ClosedUnitInterval
@@ -87,3 +72,24 @@ class DetectionConfig(PartOptions, RunConfig):
     def sides(self) -> tuple[int, int]:
         """(rows, cols) of the input."""
         return parse_img_size(self.img_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionConfig(DetectorConfig):
+    """Options of ``dropkey train --task detection``: a detector of transformers on images with boxes."""
+
+    task: str = option("detection", "what is trained")
+    data: str = option("digit_scenes", f"source of the images: {', '.join(DETECTION_SOURCES)}", group="data")
+    data_dir: str = option(
+        "",
+        "folder of the images; for --data coco: annotations/instances_{train,val}*.json and the images; for --data "
+        "yolo: data.yaml, images/ and labels/",
+        group="data",
+        when=(one_of("data", "coco", "yolo"),),
+    )
+    mend_boxes: bool = option(
+        False,
+        "leave out boxes without area and cut those that reach out of their image, instead of refusing them",
+        group="data",
+        when=(one_of("data", "coco", "yolo"),),
+    )

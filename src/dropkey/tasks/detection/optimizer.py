@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from dropkey.errors import ArgumentError
-from dropkey.tasks.detection.config import DetectionConfig
+from dropkey.tasks.detection.config import DetectorConfig
 
 __all__ = ["detection_optimizer"]
 
 
-def detection_optimizer(network: nn.Module, config: DetectionConfig) -> torch.optim.Optimizer:
+def detection_optimizer(network: nn.Module, config: DetectorConfig) -> torch.optim.Optimizer:
     """Return AdamW; weight decay leaves out norms and biases, as in every task.
 
     Raises:

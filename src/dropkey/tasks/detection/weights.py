@@ -10,7 +10,7 @@ from dropkey.models.weights import check_fit, read_weights, without_prefixes
 from dropkey.runs.run_folder import RunFolder
 from dropkey.tasks.detection.network import family_of, quiet_transformers
 
-__all__ = ["load_detector_weights"]
+__all__ = ["detector_weights", "load_detector_weights", "weights_file"]
 
 
 def load_detector_weights(network: nn.Module, place: Path) -> list[str]:
@@ -26,9 +26,8 @@ def load_detector_weights(network: nn.Module, place: Path) -> list[str]:
     Raises:
         RunError: no weights there, or weights of another model.
     """
-    path = _file(place)
-    wanted = network.state_dict()
-    given = _with_twins(_named_as(network, without_prefixes(read_weights(path), wanted), wanted), wanted)
+    path = weights_file(place)
+    wanted, given = network.state_dict(), detector_weights(network, path)
     parts = family_of(network).class_parameters
     of_classes = {key for key in wanted if any(part in key.split(".") for part in parts)}
     anew = {key for key in of_classes if key not in given or given[key].shape != wanted[key].shape}
@@ -38,7 +37,15 @@ def load_detector_weights(network: nn.Module, place: Path) -> list[str]:
     return [f"{place} has other classes: what tells classes apart starts anew"] if anew else []
 
 
-def _file(place: Path) -> Path:
+def detector_weights(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the weights of a file under the names of a detector, or raise a RunError; shapes are not compared."""
+    wanted = network.state_dict()
+    given = without_prefixes(read_weights(path), wanted)
+    return _with_twins(_named_as(network, given, wanted), wanted)
+
+
+def weights_file(place: Path) -> Path:
+    """Return the file of weights in a place: itself, a run's last checkpoint, or model.safetensors; else RunError."""
     if not place.is_dir():
         return place
     run = RunFolder(place)

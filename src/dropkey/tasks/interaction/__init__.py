@@ -1,0 +1,1 @@
+"""Human-object interaction: who does what with which object."""

@@ -1,0 +1,1 @@
+"""QPIC: one query of a DETR finds one pair (Tamura et al., CVPR 2021)."""
