@@ -130,7 +130,9 @@ def test_on_the_command_line(options, capsys):
     code = main(["verify", "vit_tiny_patch16_224", "--img-size", "64", "--pattern", "stripe", *options])
     if options:
         assert code == 2
-        assert "--window-size belongs to the patterns block and cross, not to 'stripe'" in capsys.readouterr().err
+        assert (
+            "--window-size acts only with --pattern block or cross, and --pattern is stripe" in capsys.readouterr().err
+        )
     else:
         assert code == 0
         assert "drops as it should" in capsys.readouterr().out

@@ -17,6 +17,7 @@ BREAKING = {
     "regularizer other than none": ["--regularizer", "none"],
     "regularizer dropkey": ["--regularizer", "dropout"],
     "pattern": ["--pattern", "token"],
+    "lr_schedule": ["--lr-schedule", "cosine"],
     "schedule": ["--schedule", "0.3,0.2,0.1,0"],
     "draws": ["--occlusion", ""],
 }
@@ -28,6 +29,7 @@ VALUES = {
     "window_size": "5",
     "finetune_epochs": "1",
     "mirror": "false",
+    "lr_drop_epoch": "3",
     "seed": "3",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}

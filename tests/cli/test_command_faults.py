@@ -274,7 +274,7 @@ def test_monte_carlo_without_dropkey_is_said_before_anything_is_measured(root, m
     assert train("--regularizer", "none") == 0
     monkeypatch.setattr("dropkey.tasks.classification.evaluation.evaluate", lambda *args: pytest.fail("measured"))
     assert main(["evaluate", "run", "--monte-carlo", "4"]) == 2
-    check_one_line(capsys.readouterr().err, "this model has no DropKey")
+    check_one_line(capsys.readouterr().err, "--monte-carlo averages over what a regularizer drops")
 
 
 def test_read_only_file_systems(tmp_path, monkeypatch):

@@ -120,9 +120,9 @@ def test_a_model_whose_own_names_begin_like_a_prefix(tmp_path):
     """Its names are right as they are."""
     network = torch.nn.ModuleDict({"module": torch.nn.ModuleDict({"module": torch.nn.Linear(2, 2)})})
     weights = {key: value + 1 for key, value in network.state_dict().items()}
-    assert weights_module._without_prefixes(weights, network.state_dict()) == weights
+    assert weights_module.without_prefixes(weights, network.state_dict()) == weights
     wrapped = {f"module.{key}": value for key, value in weights.items()}
-    assert weights_module._without_prefixes(wrapped, network.state_dict()) == weights
+    assert weights_module.without_prefixes(wrapped, network.state_dict()) == weights
 
 
 class Options(dict):

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import textwrap
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -145,6 +146,10 @@ class _Help(jsonargparse.DefaultHelpFormatter):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "max_help_position": 30})  # type: ignore[no-untyped-call]
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wrap at spaces alone: an option's name stays whole."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         return action.help or ""

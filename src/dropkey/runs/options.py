@@ -159,7 +159,7 @@ def _fits(kind: Any, value: Any) -> bool:
         return isinstance(value, kind)
     try:
         return bool(kind(value) == value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
