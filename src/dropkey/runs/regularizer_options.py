@@ -89,6 +89,7 @@ class PartOptions(Options):
         "attention that the regularizer acts on: self-attention of the encoder, self-attention of the decoder, "
         "cross-attention",
         group="regularizer",
+        takes="KINDS",
         several=",".join,
         when=(_SOME,),
         shown="all of it: encoder,decoder,cross",

@@ -39,12 +39,14 @@ class DetectorConfig(PartOptions, RunConfig):
         "d_fine_mini",
         f"{', '.join(PRESETS)}, a folder with the config.json of a detector of transformers, or a name on the hub",
         group="model",
+        takes="NAME",
     )
     img_size: str = option(
         "128",
         "size of the model's input in pixels, one side or HEIGHTxWIDTH; models that keep the shape of images (detr and "
         "the like) take it for the shorter and the longer side",
         group="model",
+        takes="SIZE",
     )
     pretrained: bool = option(
         False,
@@ -56,6 +58,7 @@ class DetectorConfig(PartOptions, RunConfig):
         "start from these local weights: the folder of a run, a folder with model.safetensors, or a file (no code in "
         "it is run)",
         group="model",
+        takes="PATH",
     )
 
     backbone_lr: float = option(
@@ -79,12 +82,15 @@ class DetectionConfig(DetectorConfig):
     """Options of ``dropkey train --task detection``: a detector of transformers on images with boxes."""
 
     task: str = option("detection", "what is trained")
-    data: str = option("digit_scenes", f"source of the images: {', '.join(DETECTION_SOURCES)}", group="data")
+    data: str = option(
+        "digit_scenes", f"source of the images: {', '.join(DETECTION_SOURCES)}", group="data", takes="NAME"
+    )
     data_dir: str = option(
         "",
         "folder of the images; for --data coco: annotations/instances_{train,val}*.json and the images; for --data "
         "yolo: data.yaml, images/ and labels/",
         group="data",
+        takes="DIR",
         when=(one_of("data", "coco", "yolo"),),
     )
     mend_boxes: bool = option(

@@ -16,12 +16,13 @@ class InteractionConfig(DetectorConfig):
     """Options of ``dropkey train --task interaction``: those of detection, with pairs instead of boxes."""
 
     task: str = option("interaction", "what is trained")
-    data: str = option("digit_pairs", f"source of the images: {', '.join(PAIR_SOURCES)}", group="data")
+    data: str = option("digit_pairs", f"source of the images: {', '.join(PAIR_SOURCES)}", group="data", takes="NAME")
     data_dir: str = option(
         "",
         "folder of the images; for --data hico_det: annotations/trainval_hico.json and so on, or "
         "instances_train2015.json; for --data vcoco: annotations/trainval_vcoco.json, or instances_vcoco_trainval.json",
         group="data",
+        takes="DIR",
         when=(one_of("data", "hico_det", "vcoco"),),
     )
     broken: Literal["refuse", "skip"] = option(
@@ -36,6 +37,7 @@ class InteractionConfig(DetectorConfig):
         f"the detector: {', '.join(PRESETS)}, a folder with the config.json of a detector of transformers, or a name "
         "on the hub",
         group="model",
+        takes="NAME",
     )
     heads: Literal["pair", "qpic"] = option(
         "pair",
