@@ -15,7 +15,7 @@ from reports import of_vit, planted
 
 import dropkey
 from dropkey.diagnostics.page.coding import CODINGS
-from dropkey.diagnostics.page.content import sites_of
+from dropkey.diagnostics.page.content import sites_of, stored
 from dropkey.diagnostics.page.page import save
 
 
@@ -153,6 +153,17 @@ def test_a_large_report_loses_bits_and_then_patches_and_says_so(tmp_path):
     whole = report.sites[1].maps[0, :, 2:, 2:].double().numpy().reshape(2, 8, 2, 8, 2, 8, 2, 8, 2)
     pooled = whole.sum((6, 8)).mean((2, 4)).reshape(2, 64, 64)
     np.testing.assert_allclose(weights[:, 2:, 2:], pooled, rtol=0.3, atol=2e-3)
+
+
+def test_one_byte_too_many_is_too_many():
+    """The limit holds for what is stored, not for what was estimated beforehand."""
+    reports = {"a": planted(grid=(8, 8), images=2)}
+    finest, texts = stored(reports, 10**9)
+    size = sum(map(len, texts.values()))
+    assert stored(reports, size)[0].coding == finest.coding
+    coarser, fewer = stored(reports, size - 1)
+    assert coarser.coding != finest.coding
+    assert sum(map(len, fewer.values())) < size
 
 
 def test_two_models_and_epochs(tmp_path):
