@@ -55,7 +55,7 @@ def test_a_model_of_torchvision(photographs, tmp_path, capsys):
 
 BAD = {
     "vit_mini_patch2_8": "has no images of its own: name some image files",
-    "vit_mini_patch2_8 nowhere.png": "cannot read the image nowhere.png",
+    "vit_mini_patch2_8 nowhere.png": "no image nowhere.png",
     "vit_mini_patch2_8 IMAGE --output /nowhere/page.html": "there is no folder /nowhere",
     "vit_mini_patch2_8 IMAGE --weights a --pretrained": "two sources of weights",
     "vit_mini_patch2_9 IMAGE": "no model 'vit_mini_patch2_9'",

@@ -221,3 +221,8 @@ def outcome(path):
             return read_image(path).mode
         except DataError as error:
             return str(error)
+
+
+def test_a_missing_image_is_not_called_a_broken_one(tmp_path):
+    with pytest.raises(DataError, match=r"^no image .*gone\.png$"):
+        read_image(tmp_path / "gone.png")

@@ -47,6 +47,8 @@ def read_image(path: Path) -> Image.Image:
             with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 upright = ImageOps.exif_transpose(image)
                 picture = _in_bytes(upright) if _is_deep(upright) else upright.convert("RGB")
+        except FileNotFoundError:
+            raise DataError(f"no image {name}") from None
         except UnidentifiedImageError:
             raise DataError(f"{name} is not an image that can be read: mend or delete it") from None
         except _ERRORS as error:
