@@ -28,6 +28,10 @@ class ArrayImages:
         image = Image.fromarray(self.pixels[index])
         return (image if image.mode == "RGB" else image.convert("RGB")), int(self.labels[index])
 
+    def label(self, index: int) -> int:
+        """Return the class index at ``index``."""
+        return int(self.labels[index])
+
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) in pixels: all are alike."""
         rows, cols = self.pixels.shape[1:3]

@@ -52,6 +52,10 @@ class ImageTree:
         path, label = self.files[index]
         return read_image(path), label
 
+    def label(self, index: int) -> int:
+        """Return the class index at ``index`` without reading the image."""
+        return self.files[index][1]
+
     def size(self, index: int) -> tuple[int, int] | None:
         """Return (width, height) of an image as its file says, or None."""
         return size_of_image(self.files[index][0])

@@ -20,6 +20,9 @@ class LabeledImages(Protocol):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Return the RGB image and the class index at ``index``."""
 
+    def label(self, index: int) -> int:
+        """Return the class index at ``index`` without reading the image."""
+
     def size(self, index: int) -> tuple[int, int] | None:
         """Return (width, height) in pixels of the image at ``index`` without reading all of it; None if unknown."""
 

@@ -28,6 +28,18 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         when=(_OF_PICTURES,),
         takes="DIR",
     )
+    train_per_class: int = option(
+        0,
+        "images of each class to train on, always the same; 0 for all",
+        group="data",
+        kind=NonNegativeInt,
+    )
+    val_share: float = option(
+        0.0,
+        "validate on this share of the training images, which are then not trained on; 0 for the source's own",
+        group="data",
+        kind=Share,
+    )
     rand_augment: float = option(
         0.0, "magnitude of timm's RandAugment, up to 10; 0 for none", group="data", kind=Magnitude
     )

@@ -14,6 +14,7 @@ from dropkey.data.augmentation import Augmentation, ImageFormat
 from dropkey.data.loaders import ImageData
 from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
+from dropkey.data.subset import few_per_class, hold_out
 from dropkey.errors import ArgumentError, RunError
 from dropkey.models.timm_network import build_network, check_model_name, own_img_size
 from dropkey.models.weights import load_weights, read_origin
@@ -47,7 +48,10 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
         return recipe(given)
 
     def load_source(self, config: ClassificationConfig) -> ImageSource:
-        return load_source(config.data, Path(config.data_dir) if config.data_dir else None)
+        source = load_source(config.data, Path(config.data_dir) if config.data_dir else None)
+        if config.val_share:
+            source = hold_out(source, config.val_share)
+        return few_per_class(source, config.train_per_class) if config.train_per_class else source
 
     def build(self, config: ClassificationConfig, source: ImageSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), pretrained=config.pretrained and fresh)
