@@ -57,7 +57,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.place = (trainer.current_epoch + 1, 0)
-        if self.record.best_epoch == trainer.current_epoch:
+        if self.record.rows and self.record.best["epoch"] == trainer.current_epoch:
             trainer.save_checkpoint(self.folder.best_checkpoint)
         self.save(trainer, self.place)
 

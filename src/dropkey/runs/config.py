@@ -40,6 +40,12 @@ class OptimizationOptions(Options):
     )
     weight_decay: float = option(0.05, "weight decay, not on norms and biases", group="optimization", kind=NonNegative)
     clip_grad: float = option(0.0, "clip the gradient norm to this; 0 disables", group="optimization", kind=NonNegative)
+    evaluate_every: int = option(
+        1,
+        "epochs from one evaluation to the next; the number of epochs must be a multiple",
+        group="optimization",
+        kind=PositiveInt,
+    )
     ema: float = option(
         0.0, "decay of averaged weights, which are then evaluated; 0 for none", group="optimization", kind=Share
     )
@@ -91,6 +97,11 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
             raise ArgumentError(f"--finetune-epochs ({self.finetune_epochs}) exceeds --epochs ({self.epochs})")
         if self.lr_drop_epoch >= self.epochs:
             raise ArgumentError(f"--lr-drop-epoch ({self.lr_drop_epoch}) must be below --epochs ({self.epochs})")
+        if self.epochs % self.evaluate_every:
+            raise ArgumentError(
+                f"--epochs ({self.epochs}) must be a multiple of --evaluate-every ({self.evaluate_every}): the last "
+                "epoch is evaluated"
+            )
         if self.strategy == "fsdp" and self.ema:
             raise ArgumentError("--ema averages whole models and --strategy fsdp shards them: leave one out")
         if self.strategy == "fsdp" and self.attention_every:

@@ -18,7 +18,9 @@ __all__ = ["draw_curves"]
 _BLUE, _ORANGE, _GRAY = "#2563a8", "#d9730d", "#777777"
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str, headline: Measure, best_epoch: int) -> None:
+def draw_curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, title: str, headline: Measure, best: Mapping[str, Any]
+) -> None:
     """Write loss and headline measure over epochs to a PNG file.
 
     Args:
@@ -26,7 +28,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str, headl
         path: the file.
         title: one line above the picture.
         headline: what the panel on the right shows.
-        best_epoch: the row that is marked there.
+        best: the row that is marked there.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -35,7 +37,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str, headl
     _draw(left, rows, "loss", "loss")
     _draw(right, rows, headline.name, f"{headline.words} ({headline.unit})" if headline.unit else headline.words)
     left.legend(frameon=False, fontsize=8)
-    _mark(right, best_epoch + 1, rows[best_epoch][headline.val], headline)
+    _mark(right, best["epoch"] + 1, best[headline.val], headline)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_atomically(path, buffer.getvalue())

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 class EpochRecord(pl.Callback):
-    """Measures every epoch and keeps the rows; they travel in the checkpoints, so a resumed run has all of them.
+    """Measures every epoch that is evaluated and keeps the rows; they travel in the checkpoints, so a resumed run has all of them.
 
     Args:
         folder: where metrics.csv goes.
@@ -36,13 +36,13 @@ class EpochRecord(pl.Callback):
         self._clock = time.monotonic()
 
     @property
-    def best_epoch(self) -> int:
-        """The epoch of the best headline measure, the first of equals."""
+    def best(self) -> Row:
+        """The row of the best headline measure, the first of equals."""
         best = self.rows[0]
         for row in self.rows:
             if self.headline.is_better(row[self.headline.val], best[self.headline.val]):
                 best = row
-        return int(best["epoch"])
+        return best
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock = time.monotonic()
@@ -56,6 +56,8 @@ class EpochRecord(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
+        if (trainer.current_epoch + 1) % pl_module.config.evaluate_every:
+            return
         measures = pl_module.take_measures()
         self._tick()
         handle = pl_module.handle

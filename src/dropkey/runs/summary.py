@@ -12,7 +12,7 @@ __all__ = ["summary_of"]
 def summary_of(prepared: Prepared, record: EpochRecord) -> dict[str, Any]:
     """Return the summary of a run whose last epoch has ended."""
     config, headline, handle = prepared.config, prepared.headline, prepared.handle
-    last, best = record.rows[-1], record.rows[record.best_epoch]
+    last, best = record.rows[-1], record.best
     finals = {f"final_val_{measure.name}": last[measure.val] for measure in prepared.measures}
     finals |= {f"final_train_{measure.name}": last[measure.clean_train] for measure in prepared.measures}
     return {
@@ -27,7 +27,7 @@ def summary_of(prepared: Prepared, record: EpochRecord) -> dict[str, Any]:
         "generalization_gap": round(headline.gap(last), 6),
         f"best_val_{headline.name}": best[headline.val],
         **finals,
-        "epochs": len(record.rows),
+        "epochs": config.epochs,
         "train_seconds": round(record.train_seconds, 3),
         "images_per_second": round(record.num_images / record.step_seconds, 1),
         "num_parameters": sum(parameter.numel() for parameter in prepared.network.parameters()),

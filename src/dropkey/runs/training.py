@@ -75,7 +75,7 @@ def train(
         say(f"looks at attention took {look.seconds:.1f} s, {share:.1%} of the run: {folder.root / 'attention'}")
     summary = {**summary_of(prepared, record), "data_fingerprint": fingerprint}
     if trainer.is_global_zero:
-        draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best_epoch)
+        draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best)
         folder.write_summary(summary)
     return summary
 
@@ -171,6 +171,7 @@ def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback],
     devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
+        check_val_every_n_epoch=config.evaluate_every,
         devices=devices,
         num_nodes=num_nodes,
         strategy=_strategy(config, devices * num_nodes, uses_all),

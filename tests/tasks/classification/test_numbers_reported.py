@@ -53,9 +53,9 @@ def test_the_best_epoch_is_the_first_of_the_best_headline():
     rows = [{"val_accuracy": a, "val_loss": one} for a, one in zip(accuracy, loss, strict=True)]
     headline = TASK.measures[0]
     assert (headline.name, headline.better) == ("accuracy", "higher")
-    assert record(headline, rows).best_epoch == 1
+    assert record(headline, rows).best["epoch"] == 1
     error = Measure("error", "mm", "lower")
-    assert record(error, [{"val_error": value} for value in (3.0, 1.0, 2.0, 1.0)]).best_epoch == 1
+    assert record(error, [{"val_error": value} for value in (3.0, 1.0, 2.0, 1.0)]).best["epoch"] == 1
 
 
 def expected_calibration_error(probabilities, labels, bins=15):
