@@ -117,7 +117,7 @@ class Comparison:
                 self.diverged.setdefault(label, outcome)
         whole = [arm for arm in self.arms if arm.label not in self.diverged]
         self._check_same_data([(arm, seed) for arm in whole for seed in self.seeds])
-        return [self._result(arm.label, seed) for arm in whole for seed in self.seeds]
+        return [self.result(arm.label, seed) for arm in whole for seed in self.seeds]
 
     def _in_words(self, outcome: Outcome) -> str:
         if isinstance(outcome, DivergedError):
@@ -131,7 +131,8 @@ class Comparison:
         output = str(self.folder(arm.label, seed).root)
         return dataclasses.replace(arm.config, seed=seed, threads=threads, output=output)
 
-    def _result(self, label: str, seed: int) -> Result:
+    def result(self, label: str, seed: int) -> Result:
+        """Return what a finished run of an arm and a seed has shown."""
         folder = self.folder(label, seed)
         config = self.task.read(folder.read_config(), str(folder.config_file))
         return Result(label, seed, folder.read_summary(), folder.read_metrics(), config)

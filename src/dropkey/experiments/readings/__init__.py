@@ -1,0 +1,1 @@
+"""What experiments read off trained classifiers."""
