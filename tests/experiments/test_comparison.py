@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dropkey.cli import main
-from dropkey.experiments import comparison as module
+from dropkey.experiments import job as module
 from dropkey.experiments.statistics import paired_difference
 from dropkey.pages.chart import Line, line_chart
 from dropkey.runs.interruption import Interrupted

@@ -1234,7 +1234,7 @@ FAULTS = [
     Fault("two processes a folder", "runs/run_lock.py", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |", COMMANDS),
     Fault(
         "a diverging arm ends all",
-        "experiments/comparison.py",
+        "experiments/job.py",
         "    except DivergedError as error:\n        return error\n",
         "",
         COMMANDS,

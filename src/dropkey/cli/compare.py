@@ -11,8 +11,9 @@ from dropkey.cli.exit_codes import DONE, INTERRUPTED
 from dropkey.cli.options import Given, Parser
 from dropkey.cli.task_option import add_task_options, task_from
 from dropkey.errors import ArgumentError, RunError
+from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.runs.numbers import PositiveInt
-from dropkey.runs.options import Options, flag, idle_because, option
+from dropkey.runs.options import flag, idle_because, option
 
 if TYPE_CHECKING:
     from dropkey.experiments.comparison import Arm
@@ -28,7 +29,7 @@ _OF_ONE_RUN = ("seed", "output")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareOptions(Options):
+class CompareOptions(LaunchOptions):
     """Options of ``dropkey compare`` beside those of ``dropkey train``."""
 
     arms: tuple[str, ...] = option(
@@ -40,7 +41,6 @@ class CompareOptions(Options):
         several=tuple,
     )
     seeds: int = option(3, "runs per arm (seeds 0, 1, ...)", group="comparison", kind=PositiveInt)
-    jobs: int = option(1, "runs in parallel", group="comparison", kind=PositiveInt)
     output: str = option("", "folder of the comparison", group="comparison", takes="DIR", shown="runs/compare-DATA")
 
 
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     comparison = Comparison(root, task, arms, range(options.seeds))
     print(f"{_count(len(arms), 'arm')} x {_count(options.seeds, 'seed')}; folder {root}", flush=True)
     try:
-        results = comparison.run(options.jobs, _say)
+        results = comparison.run(launcher_of(options), _say)
     except Interrupted:
         print("dropkey: interrupted; the same command resumes where this stopped", file=sys.stderr)
         return INTERRUPTED

@@ -2,35 +2,27 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
-import os
 import re
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dropkey.errors import ArgumentError, DivergedError, DropKeyError, RunError
+from dropkey.errors import ArgumentError, DivergedError, RunError
+from dropkey.experiments.job import Job, Outcome
+from dropkey.experiments.launcher import Launcher
 from dropkey.runs.config import RunConfig
 from dropkey.runs.interruption import Interrupted
 from dropkey.runs.options import acting
 from dropkey.runs.run_folder import RunFolder, write_atomically
-from dropkey.runs.run_lock import locked
-from dropkey.runs.training import check_processes, train
 from dropkey.tasks.registry import named_task
 from dropkey.tasks.task import Task
 
-__all__ = ["Arm", "Comparison", "Result", "run_once"]
+__all__ = ["Arm", "Comparison", "Result"]
 
 Say = Callable[[str], None]
-Outcome = dict[str, Any] | DivergedError  # the summary of a run, or why there is none
 
 
 @dataclass(frozen=True)
@@ -91,30 +83,34 @@ class Comparison:
         """Return the run folder of an arm and a seed."""
         return RunFolder(self.root / _slug(label) / f"seed-{seed}")
 
-    def run(self, jobs: int = 1, say: Say = print) -> list[Result]:
-        """Train what is not finished, ``jobs`` at a time, and return all results in the order of arms and seeds.
+    def run(self, launcher: Launcher, say: Say = print) -> list[Result]:
+        """Train what is not finished, and return all results in the order of arms and seeds.
+
+        Args:
+            launcher: runs the runs.
+            say: called with a line for every run that has ended.
 
         Raises:
             Interrupted: the same comparison, run again, resumes.
         """
-        with _passing_on_sigterm():
-            try:
-                return self._run(jobs, say)
-            except KeyboardInterrupt:
-                raise Interrupted from None
+        try:
+            return self._run(launcher, say)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
-    def _run(self, jobs: int, say: Say) -> list[Result]:
+    def _run(self, launcher: Launcher, say: Say) -> list[Result]:
         self._write()
         pairs = [(arm, seed) for seed in self.seeds for arm in self.arms]
         todo = [(arm, seed) for arm, seed in pairs if not self.folder(arm.label, seed).summary_file.exists()]
         if len(todo) < len(pairs):
             say(f"{len(pairs) - len(todo)} of {len(pairs)} runs are finished already")
-        jobs_to_do = [(arm.label, self._config(arm, seed, jobs)) for arm, seed in todo]
+        jobs = [Job(arm.label, self._config(arm, seed, launcher.threads)) for arm, seed in todo]
         self._check_same_data([pair for pair in pairs if pair not in todo])
-        for count, (label, config, outcome) in enumerate(_run_all(jobs_to_do, jobs), len(pairs) - len(todo) + 1):
-            say(f"{count:>3}/{len(pairs)}  {label}, seed {config.seed}: {self._in_words(outcome)}")
-            if isinstance(outcome, DivergedError):
-                self.diverged.setdefault(label, outcome)
+        with contextlib.closing(launcher.run(jobs)) as ended:
+            for count, (job, outcome) in enumerate(ended, len(pairs) - len(todo) + 1):
+                say(f"{count:>3}/{len(pairs)}  {job.label}, seed {job.config.seed}: {self._in_words(outcome)}")
+                if isinstance(outcome, DivergedError):
+                    self.diverged.setdefault(job.label, outcome)
         whole = [arm for arm in self.arms if arm.label not in self.diverged]
         self._check_same_data([(arm, seed) for arm in whole for seed in self.seeds])
         return [self.result(arm.label, seed) for arm in whole for seed in self.seeds]
@@ -126,10 +122,9 @@ class Comparison:
         value, seconds = headline.text(outcome[f"final_val_{headline.name}"]), outcome["train_seconds"]
         return f"validation {headline.words} {value}, {seconds:.1f} s"
 
-    def _config(self, arm: Arm, seed: int, jobs: int) -> RunConfig:
-        threads = arm.config.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0)
+    def _config(self, arm: Arm, seed: int, threads: int) -> RunConfig:
         output = str(self.folder(arm.label, seed).root)
-        return dataclasses.replace(arm.config, seed=seed, threads=threads, output=output)
+        return dataclasses.replace(arm.config, seed=seed, threads=arm.config.threads or threads, output=output)
 
     def result(self, label: str, seed: int) -> Result:
         """Return what a finished run of an arm and a seed has shown."""
@@ -186,111 +181,6 @@ class Comparison:
         write_atomically(self._file, content.encode())
 
 
-def run_once(config: RunConfig) -> dict[str, Any]:
-    """Train one run in its folder, resuming it where it was interrupted, and return its summary."""
-    folder = RunFolder(Path(config.output))
-    check_processes(config)
-    prepared = named_task(config.task).prepare(config, fresh=not folder.last_checkpoint.exists())
-    folder.make()
-    with locked(folder.root):
-        folder.write_config(acting(config))
-        return train(prepared, folder, resume=True, say=_silent)
-
-
-def _outcome(label: str, config: RunConfig) -> Outcome:
-    """Train one run; one that diverges is no reason to give up the others, any other error is."""
-    try:
-        return run_once(config)
-    except DivergedError as error:
-        return error
-    except DropKeyError as error:
-        raise type(error)(f"{label}, seed {config.seed}: {error}") from None
-
-
-Job = tuple[str, RunConfig]  # label of the arm, and the run
-
-
-def _run_all(todo: Sequence[Job], jobs: int) -> Iterator[tuple[str, RunConfig, Outcome]]:
-    if jobs == 1:
-        for label, config in todo:
-            yield label, config, _outcome(label, config)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(jobs, context, _obey, (stop,)) as pool:
-        try:
-            with _holding_back(*_SIGNALS):  # the processes that start here hold them back until they have a run
-                futures: dict[Future[Outcome], Job] = {
-                    pool.submit(_run_in_pool, label, config): (label, config) for label, config in todo
-                }
-            for future in as_completed(futures):
-                yield *futures[future], future.result()
-        except BrokenProcessPool:
-            stop.set()
-            _kill_what_stays()
-            raise Interrupted from None
-        finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE_SECONDS = 30.0
-_stop: Event | None = None  # of a process of the pool: set when it shall begin no other run
-
-
-def _obey(stop: Event) -> None:
-    global _stop
-    _stop = stop
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  no progress bars over each other
-
-
-def _run_in_pool(label: str, config: RunConfig) -> Outcome:
-    """Run once; signals act here, and wait while this process starts or has no run."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        if _stop is not None and _stop.is_set():
-            raise Interrupted
-        return _outcome(label, config)
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def _kill_what_stays() -> None:
-    """End the processes beside one that has died: those without a run hold signals back."""
-    for process in multiprocessing.active_children():
-        process.join(_GRACE_SECONDS)
-        process.kill()
-
-
-@contextlib.contextmanager
-def _holding_back(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals wait, here and in the processes that are started."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _passing_on_sigterm:  # noqa: N801  a context manager, named like one
-    """Sends SIGTERM on to the processes that train, as Ctrl-C; a true Ctrl-C reaches them by itself."""
-
-    def __enter__(self) -> None:
-        self._previous = signal.signal(signal.SIGTERM, self._pass_on)
-
-    def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _pass_on(self, number: int, frame: Any) -> None:
-        for process in multiprocessing.active_children():
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGINT)
-        raise KeyboardInterrupt
-
-
 def _options_of(config: RunConfig) -> dict[str, Any]:
     """What an arm computes: not where, and not its seed."""
     free = ("seed", "output", "workers", "threads", "data_dir", "save_seconds")
@@ -299,7 +189,3 @@ def _options_of(config: RunConfig) -> dict[str, Any]:
 
 def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=]+", "-", label).strip("-.") or "arm"
-
-
-def _silent(line: str) -> None:
-    pass
