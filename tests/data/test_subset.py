@@ -76,7 +76,9 @@ def test_options_choose_and_name_what_is_too_much():
     assert len(source.train) == 200
     assert Counter(labels_of(source.train)) == dict.fromkeys(range(10), 20)
     assert 1000 <= len(source.val) <= 1010
-    with pytest.raises(DataError, match=r"--train-per-class 500 is more than the 1\d\d training images of the class '0'"):
+    with pytest.raises(
+        DataError, match=r"--train-per-class 500 is more than the 1\d\d training images of the class '0'"
+    ):
         TASK.load_source(TASK.resolve({"train_per_class": 500}))
     with pytest.raises(DataError, match=r"--val-share needs two training images of each class, and 'c' has 1"):
         hold_out(numbered([0, 0, 1, 1, 2]), 0.5)

@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "verify": "list the attention of a model and prove that DropKey acts on it",
     "audit": "list every dropout of a model: when it acts, at which measured rate, against what it says",
     "diagnose": "look at the attention of a model on images: measures, and a page to explore",
+    "experiment": "run one of the papers' tables at a stated scale: tables with intervals, and a page",
     "bench": "measure time and memory of attention or of a training step on this machine",
 }
 

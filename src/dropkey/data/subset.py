@@ -83,9 +83,7 @@ def hold_out(source: ImageSource, share: float) -> ImageSource:
         count = min(max(1, round(share * len(places))), len(places) - 1)
         val += places[:count]
         train += places[count:]
-    return dataclasses.replace(
-        source, train=Subset(source.train, sorted(train)), val=Subset(source.train, sorted(val))
-    )
+    return dataclasses.replace(source, train=Subset(source.train, sorted(train)), val=Subset(source.train, sorted(val)))
 
 
 def _shuffled_by_class(source: ImageSource) -> list[list[int]]:

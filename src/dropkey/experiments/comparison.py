@@ -77,6 +77,7 @@ class Comparison:
         self.seeds = list(seeds)
         self.diverged: dict[str, DivergedError] = {}  # by the label of the arm, the first of each
         self._file = root / "comparison.yaml"
+        self._before = self._arms_before()
         self._check_same_arms()
 
     def folder(self, label: str, seed: int) -> RunFolder:
@@ -149,17 +150,20 @@ class Comparison:
     def _options(self) -> dict[str, dict[str, Any]]:
         return {arm.label: _options_of(arm.config) for arm in self.arms}
 
-    def _check_same_arms(self) -> None:
+    def _arms_before(self) -> dict[str, dict[str, Any]]:
+        """Return the options of the arms that the folder holds already."""
         if not self._file.exists():
-            return
+            return {}
         try:
             saved = dict(yaml.safe_load(self._file.read_text())["arms"])
-            before = {label: _options_of(self._read(options)) for label, options in saved.items()}
+            return {label: _options_of(self._read(options)) for label, options in saved.items()}
         except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
             raise RunError(f"cannot read {self._file}: delete the folder, or choose another --output") from None
+
+    def _check_same_arms(self) -> None:
         now = self._options()
-        for label in [label for label in before if label in now]:
-            one, other = before[label], now[label]
+        for label in [label for label in self._before if label in now]:
+            one, other = self._before[label], now[label]
             changed = [name for name in {**other, **one} if one.get(name) != other.get(name)]
             if changed:
                 raise RunError(
@@ -173,7 +177,8 @@ class Comparison:
         return config
 
     def _write(self) -> None:
-        content = yaml.safe_dump({"arms": self._options(), "seeds": self.seeds}, sort_keys=False)
+        arms = {**self._before, **self._options()}  # those of other comparisons in this folder stay
+        content = yaml.safe_dump({"arms": arms, "seeds": self.seeds}, sort_keys=False)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -5,11 +5,9 @@ small: two CPU cores; gpu: one GPU, ten minutes; paper: the full recipe.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-__all__ = ["SCALES", "Scale", "ScaleName"]
-
-ScaleName = Literal["small", "gpu", "paper"]
+__all__ = ["SCALES", "Scale"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Scale:
         model: the model's name, without the size of the small one.
     """
 
-    name: ScaleName
+    name: str
     words: str
     shared: Mapping[str, Any]
     drop_ratio: float

@@ -1,19 +1,21 @@
 """An experiment under way: its runs, what is read off them, and its tables."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dropkey.experiments.comparison import Arm, Comparison, Result
 from dropkey.experiments.experiment import Experiment, Row, Table
+from dropkey.experiments.launcher import Launcher
 from dropkey.experiments.reading import Reading, readings_of
+from dropkey.runs.config import RunConfig
 from dropkey.runs.measure import Measure
 from dropkey.tasks.registry import named_task
 from dropkey.tasks.task import Task
 
-__all__ = ["Filled", "Study"]
+__all__ = ["Filled", "Study", "config_of"]
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,16 @@ class Study:
         experiment: what is trained and shown.
         root: of the runs; experiments of one pool share it.
         seeds: number of runs of each row.
-        changes: options that all rows take instead of the experiment's own.
 
     Raises:
         DropKeyError: options that no run can use, or a folder with other runs.
     """
 
-    def __init__(
-        self, experiment: Experiment, root: Path, seeds: int, changes: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, experiment: Experiment, root: Path, seeds: int) -> None:
         self.experiment = experiment
         self.seeds = range(seeds)
         self.task: Task[Any, Any] = named_task(experiment.task)
-        shared = {**experiment.shared, **(changes or {})}
-        arms = [Arm(row.arm, self.task.resolve({**shared, **row.options}, set(row.options))) for row in experiment.rows()]
+        arms = [Arm(row.arm, config_of(experiment, row)) for row in experiment.rows()]
         self.comparison = Comparison(root, self.task, arms, self.seeds)
 
     @property
@@ -52,13 +50,13 @@ class Study:
         """Columns of the tables: what the task measures, and what is read beside it."""
         return columns(self.task.measures, self.experiment)
 
-    def run(self, jobs: int, say: Callable[[str], None]) -> list[Filled]:
+    def run(self, launcher: Launcher, say: Callable[[str], None]) -> list[Filled]:
         """Train what is not finished, read what is not read, and return the tables.
 
         Raises:
             Interrupted: the same study, run again, goes on where it stopped.
         """
-        self.comparison.run(jobs, say)
+        self.comparison.run(launcher, say)
         say("reading what was trained")
         return [Filled(table, self._results(table)) for table in self.experiment.tables]
 
@@ -86,3 +84,8 @@ def columns(measures: Sequence[Measure], experiment: Experiment) -> list[Measure
     return list(found.values())
 
 
+def config_of(experiment: Experiment, row: Row) -> RunConfig:
+    """Return all options of a row, or raise a DropKeyError for what no run can use."""
+    config = named_task(experiment.task).resolve({**experiment.shared, **row.options}, set(row.options))
+    assert isinstance(config, RunConfig)
+    return config

@@ -16,7 +16,9 @@ Row = dict[str, Any]
 
 
 class EpochRecord(pl.Callback):
-    """Measures every epoch that is evaluated and keeps the rows; they travel in the checkpoints, so a resumed run has all of them.
+    """Measures every epoch that is evaluated and keeps the rows.
+
+    They travel in the checkpoints, so a resumed run has all of them.
 
     Args:
         folder: where metrics.csv goes.

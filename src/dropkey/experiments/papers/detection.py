@@ -20,4 +20,6 @@ def detection(scale: Scale, data: str, data_dir: str) -> Experiment:
     second-hand). Here: a small D-FINE on scenes of handwritten digits, from nothing, with the default recipe.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
-    return Experiment([Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="detection", pool="detection")
+    return Experiment(
+        [Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="detection", pool="detection"
+    )

@@ -20,4 +20,6 @@ def interaction(scale: Scale, data: str, data_dir: str) -> Experiment:
     backbone is not clear). Here: pairs of handwritten digits, from nothing, with the default recipe.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
-    return Experiment([Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="interaction", pool="interaction")
+    return Experiment(
+        [Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="interaction", pool="interaction"
+    )
