@@ -14,7 +14,7 @@ from dropkey.errors import RunError
 from dropkey.experiments.experiment import Experiment, Row
 from dropkey.experiments.study import config_of
 from dropkey.runs.config import RunConfig
-from dropkey.runs.regularizer_options import build_re_attention, build_regularizer
+from dropkey.runs.regularizer_options import ReAttentionOptions, build_re_attention, build_regularizer
 from dropkey.tasks.registry import named_task
 
 __all__ = ["Cost", "as_text", "dry_run"]
@@ -98,12 +98,13 @@ def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
 
 
 def _re_attention(config: RunConfig) -> Any:
-    return build_re_attention(config) if hasattr(config, "re_attention") else None  # type: ignore[arg-type]
+    return build_re_attention(config) if isinstance(config, ReAttentionOptions) else None
 
 
 def _step(row: Row, network: nn.Module, inputs: Mapping[str, Any]) -> None:
     outputs = [leaf for leaf in torch.utils._pytree.tree_leaves(_called(network, inputs)) if _has_gradient(leaf)]
-    sum(output.float().square().mean() for output in outputs).backward()  # type: ignore[union-attr]
+    losses = [output.float().square().mean() for output in outputs]
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             raise RunError(f"the row {row.label!r}: the gradient of {name} is not finite")

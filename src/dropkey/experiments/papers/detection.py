@@ -1,12 +1,14 @@
 """DropKey in a detector."""
 
+from typing import Any
+
 from dropkey.experiments.experiment import Experiment, Table
 from dropkey.experiments.papers.arms import NONE, dropkey, dropout
 from dropkey.experiments.scales import Scale
 
 __all__ = ["detection"]
 
-_SHARED = {
+_SHARED: dict[str, dict[str, Any]] = {
     "small": {"data": "digit_scenes", "threads": 1},
     "gpu": {"data": "digit_scenes", "epochs": 30},
     "paper": {"data": "coco", "data_dir": "data/coco", "model": "detr_r50", "epochs": 150, "mend_boxes": True},

@@ -1,12 +1,14 @@
 """DropKey in a detector of interactions."""
 
+from typing import Any
+
 from dropkey.experiments.experiment import Experiment, Table
 from dropkey.experiments.papers.arms import NONE, dropkey, dropout
 from dropkey.experiments.scales import Scale
 
 __all__ = ["interaction"]
 
-_SHARED = {
+_SHARED: dict[str, dict[str, Any]] = {
     "small": {"data": "digit_pairs", "threads": 1},
     "gpu": {"data": "digit_pairs", "epochs": 30},
     "paper": {"data": "hico_det", "data_dir": "data/hico_20160224_det", "model": "detr_r50", "epochs": 150},

@@ -1,12 +1,14 @@
 """DropKey in METRO."""
 
+from typing import Any
+
 from dropkey.experiments.experiment import Experiment, Table
 from dropkey.experiments.papers.arms import NONE, dropkey, dropout
 from dropkey.experiments.scales import Scale
 
 __all__ = ["mesh"]
 
-_SHARED = {
+_SHARED: dict[str, dict[str, Any]] = {
     "small": {"data": "bodies", "bodies": 2000, "threads": 1},
     "gpu": {"data": "bodies", "bodies": 40000, "epochs": 10},
     "paper": {"data": "humbi", "data_dir": "data/humbi", "model": "metro_hrnet_w64"},
