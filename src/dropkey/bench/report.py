@@ -2,30 +2,19 @@
 
 import datetime
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import dropkey
 from dropkey.adapters.table import text_table
+from dropkey.runs.machine import machine as of_this_process
 
 __all__ = ["draw", "machine", "table", "write"]
 
 
 def machine() -> dict[str, Any]:
     """Return what a reader must know to judge a time: device, threads, versions and date."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "dropkey": dropkey.__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-    }
+    return {**of_this_process(), "date": datetime.date.today().isoformat()}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -87,12 +76,3 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         return times
     share, peak = row["share_of_gemm"], row["peak_mib"]
     return [*times, "-" if share is None else f"{100 * share:.0f}%", "-" if peak is None else f"{peak:.1f}"]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

@@ -1,7 +1,7 @@
 """``dropkey compare``."""
 
 import dataclasses
-import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,8 +54,9 @@ def run(arguments: Sequence[str]) -> int:
     _refuse_idle(arms, [name for name in shared if name in given.asked])
 
     from dropkey.experiments.comparison import Comparison
-    from dropkey.experiments.comparison_page import comparison_page
-    from dropkey.experiments.comparison_table import arm_rows, as_data, as_text
+    from dropkey.experiments.comparison_files import write_comparison
+    from dropkey.experiments.comparison_table import arm_rows, as_text
+    from dropkey.experiments.comparison_words import verdict
     from dropkey.runs.interruption import Interrupted
     from dropkey.runs.run_folder import write_atomically
     from dropkey.tasks.loading import load_run
@@ -72,12 +73,12 @@ def run(arguments: Sequence[str]) -> int:
     if not results:
         raise RunError(failed)
     rows = arm_rows(results, task.measures)
-    write_atomically(root / "results.json", (json.dumps(as_data(rows, task.measures), indent=2) + "\n").encode())
-    write_atomically(root / "report.html", comparison_page(results, task.measures).encode())
-    print(f"\n{as_text(rows, task.measures)}\npage: {root / 'report.html'}")
+    page = write_comparison(root, results, task.measures, command=shlex.join(["dropkey", "compare", *arguments]))
+    print(f"\n{as_text(rows, task.measures)}\n\n{verdict(rows, task.measures[0])}")
+    print(f"page: {page}, with table.csv, table.tex and figure.svg beside it")
     if task.has_examples and not failed:
-        page = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
-        write_atomically(root / "examples.html", page.encode())
+        examples = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
+        write_atomically(root / "examples.html", examples.encode())
         print(f"examples: {root / 'examples.html'}")
     if failed:
         raise RunError(f"{failed}; the table and the page are of the other arms")

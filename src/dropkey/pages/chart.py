@@ -1,14 +1,20 @@
-"""Small line charts as inline SVG, colored by the page's CSS: light and dark without a script."""
+"""Line charts as inline SVG, colored by the page's CSS: light and dark without a script."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dropkey.pages.axis import Axis
+from dropkey.pages.palette import color, look
+from dropkey.pages.short_names import short_names
+from dropkey.pages.svg import Drawing, number
+
 __all__ = ["Line", "line_chart"]
 
-_WIDTH, _HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 38
+_TOP, _BOTTOM = 10, 38
+_LETTER, _LINE = 6.6, 13  # width and height of the text
+_FEW = 30  # places at which points are drawn
+_ENOUGH = 8  # places of which the first may leave the picture
 
 
 @dataclass(frozen=True)
@@ -16,8 +22,8 @@ class Line:
     """A line with a band around it; ``low`` and ``high`` may equal ``middle``.
 
     Args:
-        label: what it is; shown when the pointer rests on it.
-        color: number of a color of the page.
+        label: what it is; written at its end, where there are several.
+        color: number of a look of the page: color and dashes.
         middle: heights, one a place on the horizontal axis.
         low: lower edge of the band.
         high: upper edge of the band.
@@ -30,8 +36,20 @@ class Line:
     high: Sequence[float]
 
 
-def line_chart(lines: Sequence[Line], x_label: str, first_x: int, *, title: str, from_zero: bool = False) -> str:
+def line_chart(
+    lines: Sequence[Line],
+    x_label: str,
+    first_x: int,
+    *,
+    title: str,
+    from_zero: bool = False,
+    around: Sequence[float] = (),
+    size: tuple[int, int] = (420, 260),
+) -> str:
     """Return an SVG element.
+
+    Where the first places would press the others together, as at the start of training, the vertical axis fits the
+    later ones, and the horizontal label says so.
 
     Args:
         lines: of equal or different lengths.
@@ -39,64 +57,105 @@ def line_chart(lines: Sequence[Line], x_label: str, first_x: int, *, title: str,
         first_x: number of the first place.
         title: for readers that do not see the picture.
         from_zero: let the vertical axis begin at 0.
+        around: heights that the vertical axis must reach, whatever the lines are; 0 among them is drawn.
+        size: width and height of the drawing; it grows where the names of the lines need more.
     """
+    heights = [0.0] if from_zero else list(around)
+    chart = _Chart(lines, size, title, start=0 if heights else _start(lines), heights=heights)
+    chart.draw_axes(x_label, first_x, zero=0.0 in around)
+    chart.draw_lines()
+    chart.write_names()
+    return chart.drawing.svg()
+
+
+class _Chart:
+    """Where everything of a line chart goes."""
+
+    def __init__(
+        self, lines: Sequence[Line], size: tuple[int, int], title: str, start: int, heights: Sequence[float]
+    ) -> None:
+        self.lines, self.start = lines, start
+        self.names = short_names([line.label for line in lines]) if len(lines) > 1 else []
+        self.count = max(len(line.middle) for line in lines)
+        self.axis = Axis.around([*_edges(lines, start), *heights])
+        width, height = size[0], max(size[1], _TOP + _BOTTOM + _LINE * len(self.names))
+        self.drawing = Drawing(width, height, title)
+        self.left = 14 + _LETTER * max(map(len, self.axis.words()))
+        self.right = width - (16 + _LETTER * max(map(len, self.names)) if self.names else 12)
+        self.bottom = height - _BOTTOM
+
+    def x(self, place: int) -> float:
+        share = place / (self.count - 1) if self.count > 1 else 0.5
+        return self.left + share * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        return self.bottom - self.axis.share(value) * (self.bottom - _TOP)
+
+    def draw_axes(self, x_label: str, first_x: int, zero: bool) -> None:
+        for tick, words in zip(self.axis.ticks, self.axis.words(), strict=True):
+            height = self.y(tick)
+            name = "zero" if zero and tick == 0 else "grid"
+            self.drawing.line(name, (self.left, height), (self.right, height))
+            self.drawing.write(words, (self.left - 6, height + 4), "end", "tick")
+        most = max(2, int(self.right - self.left) // 45)
+        for place in range(0, self.count, max(1, math.ceil(self.count / most))):
+            self.drawing.write(str(place + first_x), (self.x(place), self.bottom + 16), "middle", "tick")
+        cut = f" (vertical axis fits {self.start + first_x} and later)" if self.start else ""
+        self.drawing.write(x_label + cut, ((self.left + self.right) / 2, self.bottom + 33), "middle", "axis")
+
+    def draw_lines(self) -> None:
+        """Draw bands, then lines; what lies outside of the axes is cut off."""
+        place = f'x="{number(self.left)}" y="{_TOP - 3}" width="{number(self.right - self.left + 3)}"'
+        box = f'viewBox="{number(self.left)} {_TOP - 3} {number(self.right - self.left + 3)} {self.bottom - _TOP + 6}"'
+        self.drawing.add(f'<svg {place} height="{self.bottom - _TOP + 6}" {box}>')
+        for line in self.lines:
+            if any(low != high for low, high in zip(line.low, line.high, strict=True)):
+                outline = [*self._points(line.high), *self._points(line.low)[::-1]]
+                self.drawing.add(f'<polygon class="band {look(line.color)}" points="{" ".join(outline)}"/>')
+        for line in self.lines:
+            points = self._points(line.middle)
+            self.drawing.add(f'<g class="{look(line.color)}"><polyline class="line" points="{" ".join(points)}"/>')
+            if self.count <= _FEW:
+                places = [point.split(",") for point in points]
+                self.drawing.add("".join(f'<circle class="point" cx="{x}" cy="{y}" r="2.4"/>' for x, y in places))
+            self.drawing.add("</g>")
+        self.drawing.add("</svg>")
+
+    def write_names(self) -> None:
+        """Write the name of each line at its end, where there are several, none over another."""
+        named = [(line, name) for line, name in zip(self.lines, self.names, strict=False) if line.middle]
+        ends = [min(max(self.y(line.middle[-1]), _TOP), self.bottom) for line, _ in named]
+        for (line, name), end, height in zip(named, ends, _apart(ends, self.bottom), strict=True):
+            start = (self.x(len(line.middle) - 1) + 3, end)
+            self.drawing.add(f'<g class="{color(line.color)}">')
+            self.drawing.line("leader", start, (self.right + 11, height))
+            self.drawing.add("</g>")
+            self.drawing.write(name, (self.right + 14, height + 4))
+
+    def _points(self, heights: Sequence[float]) -> list[str]:
+        return [f"{number(self.x(place))},{number(self.y(value))}" for place, value in enumerate(heights)]
+
+
+def _edges(lines: Sequence[Line], start: int) -> list[float]:
+    return [value for line in lines for value in (*line.low[start:], *line.high[start:])]
+
+
+def _start(lines: Sequence[Line]) -> int:
+    """Return the place from which on the vertical axis fits the lines."""
     count = max(len(line.middle) for line in lines)
-    heights = [value for line in lines for value in (*line.low, *line.high)]
-    ticks = _ticks(min([0.0, *heights]) if from_zero else min(heights), max(heights))
-    low, high = ticks[0], ticks[-1]
-
-    def x(place: int) -> float:
-        share = place / (count - 1) if count > 1 else 0.5
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
-
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">']
-    for tick in ticks:
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
-        )
-    for step in _places(count):
-        place = f'x="{x(step):.1f}" y="{_HEIGHT - _BOTTOM + 16}"'
-        parts.append(f'<text class="tick" {place} text-anchor="middle">{step + first_x}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-        f'<text class="axis" x="{middle:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{html.escape(x_label)}</text>'
-    )
-    for line in lines:
-        upper = [f"{x(place):.1f},{y(value):.1f}" for place, value in enumerate(line.high)]
-        lower = [f"{x(place):.1f},{y(value):.1f}" for place, value in enumerate(line.low)]
-        if any(a != b for a, b in zip(line.low, line.high, strict=True)):
-            parts.append(f'<polygon class="band c{line.color}" points="{" ".join(upper + lower[::-1])}"/>')
-    for line in lines:
-        points = [f"{x(place):.1f},{y(value):.1f}" for place, value in enumerate(line.middle)]
-        parts.append(f'<g class="line c{line.color}"><title>{html.escape(line.label)}</title>')
-        parts.append(f'<polyline points="{" ".join(points)}"/>')
-        parts += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="2.4"/>' for p in points if count <= 30]
-        parts.append("</g>")
-    return "".join([*parts, "</svg>"])
+    later = count // 2
+    if count < _ENOUGH or not any(len(line.middle) > later for line in lines):
+        return 0
+    whole, rest = Axis.around(_edges(lines, 0)), Axis.around(_edges(lines, later))
+    return later if rest.ticks[-1] - rest.ticks[0] < 0.6 * (whole.ticks[-1] - whole.ticks[0]) else 0
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, evenly spaced, that enclose the range."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        low, high = 0.0, 1.0
-    if high - low < 1e-9:
-        low, high = low - 0.05, high + 0.05
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [count * step for count in range(first, last + 1)]
-
-
-def _places(count: int) -> list[int]:
-    """Return at most eight places of the horizontal axis to be numbered."""
-    step = max(1, math.ceil(count / 8))
-    return list(range(0, count, step))
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 10):g}"
+def _apart(heights: Sequence[float], bottom: float) -> list[float]:
+    """Return heights in the same order, moved as little as need be to keep a line's height between them."""
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    placed = [0.0] * len(heights)
+    lowest = bottom - _LINE * (len(heights) - 1)
+    previous = -math.inf
+    for rank, place in enumerate(order):
+        placed[place] = previous = max(previous + _LINE, min(heights[place], lowest + _LINE * rank))
+    return placed

@@ -1,45 +1,18 @@
-"""The frame of a page: style, title and figures."""
+"""The frame of a page: style, title, figures and tables."""
 
+import base64
 import html
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["figure", "html_page", "text"]
+from dropkey.pages.palette import DARK, DASHES, LIGHT, ON_PICTURES, look, palette_css
 
-_STYLE = """
-:root { --ink: #1c2430; --soft: #5c6675; --paper: #fbfbfa; --card: #ffffff; --rule: #e2e5ea;
-  --c0: #6b7280; --c1: #c2570c; --c2: #1d63b8; --c3: #15803d; --c4: #9333a8;
-  --c5: #b4232f; --c6: #0e7490; --c7: #8a6a00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa5b4; --paper: #14181e; --card: #1c2129;
-  --rule: #313945; --c0: #a3acb9; --c1: #f5934b; --c2: #6fb0f7; --c3: #5fcf85; --c4: #d68ae6;
-  --c5: #f58289; --c6: #58c9dd; --c7: #dfbc4a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1140px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 10px; }
-h3 { font-size: 15px; margin: 0 0 4px; }
-p { max-width: 75ch; } .soft, figcaption { color: var(--soft); font-size: 13px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; background: var(--card); }
-th, td { padding: 8px 10px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { font-weight: 600; color: var(--soft); font-size: 13px; } th:first-child, td:first-child { text-align: left; }
-.key { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
-  background: currentColor; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 16px; }
-figure { margin: 0; padding: 14px 16px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
-svg { display: block; width: 100%; height: auto; } .grid { stroke: var(--rule); }
-.tick, .axis { fill: var(--soft); font-size: 11px; font-family: system-ui, sans-serif; }
-.line polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
-.line circle { fill: currentColor; } .band { fill: currentColor; opacity: .14; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(240px, 100%), 1fr)); gap: 16px; }
-.picture svg { border-radius: 4px; } .picture figcaption { margin-top: 6px; }
-pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 16px; overflow-x: auto;
-  font-size: 13px; } details { margin: 8px 0; } summary { cursor: pointer; }
-""" + "\n".join(f".c{number} {{ color: var(--c{number}); }}" for number in range(8))
+__all__ = ["download", "figure", "html_page", "swatch", "table", "text"]
 
 
 def html_page(title: str, body: Sequence[str]) -> str:
-    """Return a page.
+    """Return a page: light or dark as its reader has it, fit for print and for a phone, loading nothing.
 
     Args:
         title: plain text.
@@ -47,15 +20,58 @@ def html_page(title: str, body: Sequence[str]) -> str:
     """
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{text(title)}</title>'
     scheme = '<meta name="color-scheme" content="light dark">'
-    page = f"{head}{scheme}<style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
+    page = f"{head}{scheme}<style>{_style()}</style></head>\n<body><main>{''.join(body)}</main></body></html>"
     return f'<!doctype html><html lang="en"><head>{page}\n'
 
 
-def figure(title: str, svg: str) -> str:
-    """Return a drawing with its title above it."""
-    return f"<figure><h3>{text(title)}</h3>{svg}</figure>"
+def figure(title: str, svg: str, caption: str = "") -> str:
+    """Return a drawing with its title above it and plain text below it."""
+    below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    return f"<figure><h3>{text(title)}</h3>{svg}{below}</figure>"
+
+
+def table(rows: Sequence[Sequence[Any]], caption: str = "") -> str:
+    """Return a table that scrolls by itself where it is wider than the page.
+
+    Args:
+        rows: cells as plain text; the first row is the header, and the first cell of a row its name.
+        caption: what it shows, for readers that do not see it.
+    """
+    head, *others = rows
+    names = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
+    lines = [f"<thead><tr>{names}</tr></thead><tbody>"]
+    for name, *cells in others:
+        tail = "".join(f"<td>{text(cell)}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row">{text(name)}</th>{tail}</tr>')
+    label = f' role="region" aria-label="{text(caption)}"' if caption else ""
+    return f'<div class="scroll" tabindex="0"{label}><table>{"".join(lines)}</tbody></table></div>'
+
+
+def swatch(number: int) -> str:
+    """Return a piece of the line of that number, for a key."""
+    line = '<line class="line" x1="1" x2="27" y1="5" y2="5"/>'
+    return f'<svg class="swatch {look(number)}" viewBox="0 0 28 10" aria-hidden="true">{line}</svg>'
+
+
+def download(file_name: str, content: str, media_type: str) -> str:
+    """Return a link that saves a file which the page itself carries."""
+    coded = base64.b64encode(content.encode()).decode()
+    return f'<a download="{text(file_name)}" href="data:{media_type};base64,{coded}">{text(file_name)}</a>'
 
 
 def text(value: Any) -> str:
     """Return a value as text that HTML shows as it is."""
     return html.escape(str(value))
+
+
+def _style() -> str:
+    dark = palette_css(colors=DARK)
+    rules = [
+        Path(__file__).with_name("style.css").read_text(encoding="utf-8"),
+        palette_css(),
+        f"@media screen and (prefers-color-scheme: dark) {{ {dark} }}",
+        palette_css(".picture, .on-pictures", ON_PICTURES),
+        *(f".c{number} {{ color: var(--c{number}); }}" for number in range(len(LIGHT))),
+        *(f".d{number} {{ stroke-dasharray: {dashes}; }}" for number, dashes in enumerate(DASHES)),
+    ]
+    return "\n".join(rules)

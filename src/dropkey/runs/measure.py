@@ -16,12 +16,14 @@ class Measure:
         unit: "fraction" for shares in [0, 1], "mm", or "" for a number without one.
         better: whether higher or lower values are better.
         digits: places after the decimal point.
+        counts_images: whether it is the share of images that are right, so that one of n images is worth 1/n.
     """
 
     name: str
     unit: str
     better: Literal["higher", "lower"]
     digits: int = 4
+    counts_images: bool = False
 
     @property
     def val(self) -> str:

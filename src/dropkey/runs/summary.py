@@ -3,6 +3,7 @@
 from typing import Any
 
 from dropkey.adapters.handle import SiteInfo
+from dropkey.runs.machine import machine
 from dropkey.runs.prepared import Prepared
 from dropkey.runs.record import EpochRecord
 
@@ -32,6 +33,9 @@ def summary_of(prepared: Prepared, record: EpochRecord) -> dict[str, Any]:
         "images_per_second": round(record.num_images / record.step_seconds, 1),
         "num_parameters": sum(parameter.numel() for parameter in prepared.network.parameters()),
         "drop_ratios": [] if handle is None else handle.drop_ratios,
+        "num_train": prepared.data.sizes["train"],
+        "num_val": prepared.data.sizes["val"],
+        "machine": machine(),
         "sites": [] if handle is None else [_site(site) for site in handle.sites],
         "seed": config.seed,
         "model": config.model,

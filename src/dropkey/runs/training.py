@@ -70,10 +70,10 @@ def train(
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
         with interruptible_start(trainer):
             trainer.fit(prepared.module, prepared.data, ckpt_path=checkpoint, weights_only=True)
+        summary = {**summary_of(prepared, record), "data_fingerprint": fingerprint}
     for look in looks:
         share = look.seconds / max(record.train_seconds, 1e-9)
         say(f"looks at attention took {look.seconds:.1f} s, {share:.1%} of the run: {folder.root / 'attention'}")
-    summary = {**summary_of(prepared, record), "data_fingerprint": fingerprint}
     if trainer.is_global_zero:
         draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best)
         folder.write_summary(summary)

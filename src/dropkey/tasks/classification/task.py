@@ -42,7 +42,7 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
     name = "classification"
     config_class = ClassificationConfig
     evaluation_class = evaluation.ClassificationEvaluation
-    measures = (Measure("accuracy", "fraction", "higher"), Measure("loss", "", "lower"))
+    measures = (Measure("accuracy", "fraction", "higher", counts_images=True), Measure("loss", "", "lower"))
 
     def recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return recipe(given)
