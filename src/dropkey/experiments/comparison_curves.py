@@ -15,16 +15,16 @@ _SMALL = (280, 170)
 
 def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequence[Measure]) -> list[tuple[str, str]]:
     """Return titles and drawings: every measure over the epochs, and what each block drops."""
-    headline = measures[0]
+    headline, step = measures[0], results[0].config.evaluate_every
     curves: list[tuple[str, Callable[[Mapping[str, float]], float]]] = [
-        *((f"Validation {measure.words}", _column(measure.val)) for measure in measures),
+        *((f"Validation {measure.words}", _column(measure.val)) for measure in measures if _has(results, measure)),
         ("Training loss (running, with the drops)", _column("train_loss")),
         (f"Gap between clean training and validation {headline.words}", headline.gap),
     ]
     drawings = []
     for title, value in curves:
         lines = [_over_seeds(_runs(results, label, value), label, look) for label, look in looks.items()]
-        drawings.append((title, line_chart(lines, "epoch", 1, title=title)))
+        drawings.append((title, line_chart(lines, "epoch", step, title=title, step=step)))
     ratios = [_ratios(results, label, look) for label, look in looks.items()]
     drawn = [line for line in ratios if line is not None]
     if drawn:
@@ -36,6 +36,7 @@ def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequen
 def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Measure) -> list[tuple[str, str]]:
     """Return a small chart for each arm but the first: the difference over the epochs, all on one scale."""
     first, *others = looks
+    step = results[0].config.evaluate_every
     base = _runs(results, first, _column(headline.val))
     lines = []
     for label in others:
@@ -54,7 +55,8 @@ def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Mea
             line_chart(
                 [line],
                 "epoch",
-                1,
+                step,
+                step=step,
                 title=f"{line.label}: difference of validation {headline.words} from {first}",
                 around=[0.0, min(heights), max(heights)],
                 size=_SMALL,
@@ -62,6 +64,11 @@ def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Mea
         )
         for line in lines
     ]
+
+
+def _has(results: Sequence[Result], measure: Measure) -> bool:
+    """Whether a measure was taken while training; what was read off the trained model has no curve."""
+    return all(measure.val in row for result in results for row in result.rows)
 
 
 def _later(values: Sequence[float]) -> Sequence[float]:

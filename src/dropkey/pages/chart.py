@@ -42,6 +42,7 @@ def line_chart(
     first_x: int,
     *,
     title: str,
+    step: int = 1,
     from_zero: bool = False,
     around: Sequence[float] = (),
     size: tuple[int, int] = (420, 260),
@@ -53,16 +54,17 @@ def line_chart(
 
     Args:
         lines: of equal or different lengths.
-        x_label: what the horizontal axis counts, from ``first_x`` in steps of 1.
+        x_label: what the horizontal axis counts, from ``first_x`` in steps of ``step``.
         first_x: number of the first place.
         title: for readers that do not see the picture.
+        step: between two places.
         from_zero: let the vertical axis begin at 0.
         around: heights that the vertical axis must reach, whatever the lines are; 0 among them is drawn.
         size: width and height of the drawing; it grows where the names of the lines need more.
     """
     heights = [0.0] if from_zero else list(around)
     chart = _Chart(lines, size, title, start=0 if heights else _start(lines), heights=heights)
-    chart.draw_axes(x_label, first_x, zero=0.0 in around)
+    chart.draw_axes(x_label, first_x, step, zero=0.0 in around)
     chart.draw_lines()
     chart.write_names()
     return chart.drawing.svg()
@@ -91,7 +93,7 @@ class _Chart:
     def y(self, value: float) -> float:
         return self.bottom - self.axis.share(value) * (self.bottom - _TOP)
 
-    def draw_axes(self, x_label: str, first_x: int, zero: bool) -> None:
+    def draw_axes(self, x_label: str, first_x: int, step: int, zero: bool) -> None:
         for tick, words in zip(self.axis.ticks, self.axis.words(), strict=True):
             height = self.y(tick)
             name = "zero" if zero and tick == 0 else "grid"
@@ -99,8 +101,8 @@ class _Chart:
             self.drawing.write(words, (self.left - 6, height + 4), "end", "tick")
         most = max(2, int(self.right - self.left) // 45)
         for place in range(0, self.count, max(1, math.ceil(self.count / most))):
-            self.drawing.write(str(place + first_x), (self.x(place), self.bottom + 16), "middle", "tick")
-        cut = f" (vertical axis fits {self.start + first_x} and later)" if self.start else ""
+            self.drawing.write(str(place * step + first_x), (self.x(place), self.bottom + 16), "middle", "tick")
+        cut = f" (vertical axis fits {self.start * step + first_x} and later)" if self.start else ""
         self.drawing.write(x_label + cut, ((self.left + self.right) / 2, self.bottom + 33), "middle", "axis")
 
     def draw_lines(self) -> None:
