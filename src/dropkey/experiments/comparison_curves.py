@@ -1,5 +1,6 @@
 """The curves of a comparison: every arm over the epochs."""
 
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,11 +22,12 @@ def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequen
         ("Training loss (running, with the drops)", _column("train_loss")),
         (f"Gap between clean training and validation {headline.words}", headline.gap),
     ]
+    names = _spoken(list(looks))
     drawings = []
     for title, value in curves:
-        lines = [_over_seeds(_runs(results, label, value), label, look) for label, look in looks.items()]
+        lines = [_over_seeds(_runs(results, label, value), names[label], look) for label, look in looks.items()]
         drawings.append((title, line_chart(lines, "epoch", 1, title=title)))
-    ratios = [_ratios(results, label, look) for label, look in looks.items()]
+    ratios = [_ratios(sites_of(results, label), names[label], look) for label, look in looks.items()]
     drawn = [line for line in ratios if line is not None]
     if drawn:
         title = "Drop ratio of each block"
@@ -34,34 +36,36 @@ def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequen
 
 
 def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Measure) -> list[tuple[str, str]]:
-    """Return a small chart for each arm but the first: the difference over the epochs, all on one scale."""
+    """Return a small chart for each arm but the first: the difference over the epochs.
+
+    They have one scale, but for arms that differ by so much that the others would be pressed flat.
+    """
     first, *others = looks
-    base = _runs(results, first, _column(headline.val))
-    lines = []
-    for label in others:
-        runs = _runs(results, label, _column(headline.val))
-        paired = {
-            seed: [value - other for value, other in zip(runs[seed], base[seed], strict=False)]
-            for seed in runs
-            if seed in base
-        }
-        if paired:
-            lines.append(_over_seeds(paired, label, looks[label]))
-    heights = [value for line in lines for value in (*_later(line.low), *_later(line.high))]
-    return [
-        (
-            line.label,
-            line_chart(
-                [line],
-                "epoch",
-                1,
-                title=f"{line.label}: difference of validation {headline.words} from {first}",
-                around=[0.0, min(heights), max(heights)],
-                size=_SMALL,
-            ),
-        )
-        for line in lines
-    ]
+    lines = [_from_first(results, first, label, looks[label], headline) for label in others]
+    lines = [line for line in lines if line.middle]
+    if not lines:
+        return []
+    reach = {line.label: max(map(abs, (*_later(line.low), *_later(line.high)))) for line in lines}
+    usual = 3 * statistics.median_low(reach.values())
+    common = max(value for value in reach.values() if value <= usual or not usual)
+    drawings = []
+    for line in lines:
+        own = reach[line.label] > common
+        height = reach[line.label] if own else common
+        title = f"{line.label}: difference of validation {headline.words} from {first}"
+        drawing = line_chart([line], "epoch", 1, title=title, around=[-height, 0.0, height], size=_SMALL)
+        drawings.append((f"{line.label} (its own scale)" if own else line.label, drawing))
+    return drawings
+
+
+def _from_first(results: Sequence[Result], first: str, label: str, look: int, headline: Measure) -> Line:
+    base, runs = (_runs(results, arm, _column(headline.val)) for arm in (first, label))
+    paired = {
+        seed: [value - other for value, other in zip(runs[seed], base[seed], strict=False)]
+        for seed in runs
+        if seed in base
+    }
+    return _over_seeds(paired, label, look)
 
 
 def _later(values: Sequence[float]) -> Sequence[float]:
@@ -89,7 +93,13 @@ def sites_of(results: Sequence[Result], label: str) -> Sequence[Mapping[str, Any
     return sites
 
 
-def _ratios(results: Sequence[Result], label: str, look: int) -> Line | None:
+def _ratios(sites: Sequence[Mapping[str, Any]], name: str, look: int) -> Line | None:
     """Draw the ratio over the blocks; the sites of a block share it."""
-    ratios = list({site["block"]: site["drop_ratio"] for site in sites_of(results, label)}.values())
-    return Line(label, look, ratios, ratios, ratios) if ratios else None
+    ratios = list({site["block"]: site["drop_ratio"] for site in sites}.values())
+    return Line(name, look, ratios, ratios, ratios) if ratios else None
+
+
+def _spoken(labels: Sequence[str]) -> dict[str, str]:
+    """Return labels without the names of their options, where that tells them apart: ``dropkey 0.3 block``."""
+    short = {label: re.sub(r":[^:=]*=", " ", label) for label in labels}
+    return short if len(set(short.values())) == len(labels) else dict(zip(labels, labels, strict=True))

@@ -12,7 +12,7 @@ from dropkey.pages.svg import Drawing, number
 __all__ = ["Line", "line_chart"]
 
 _TOP, _BOTTOM = 10, 38
-_LETTER, _LINE = 6.6, 13  # width and height of the text
+_LETTER, _LINE = 7.2, 13  # width and height of the text
 _FEW = 30  # places at which points are drawn
 _ENOUGH = 8  # places of which the first may leave the picture
 
