@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         raise RunError(failed)
     rows = arm_rows(results, task.measures)
     page = write_comparison(root, results, task.measures, command=shlex.join(["dropkey", "compare", *arguments]))
-    print(f"\n{as_text(rows, task.measures)}\n", *verdict(rows, task.measures[0]), sep="\n")
+    print(f"\n{as_text(rows, task.measures)}\n\n{verdict(rows, task.measures[0])}")
     print(f"page: {page}, with table.csv, table.tex and figure.svg beside it")
     if task.has_examples and not failed:
         examples = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})

@@ -15,7 +15,7 @@ _SMALL = (280, 170)
 
 
 def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequence[Measure]) -> list[tuple[str, str]]:
-    """Return titles and drawings: every measure over the epochs, and what each block drops."""
+    """Return titles and drawings: every measure over the epochs, where there are several, and what each block drops."""
     headline = measures[0]
     curves: list[tuple[str, Callable[[Mapping[str, float]], float]]] = [
         *((f"Validation {measure.words}", _column(measure.val)) for measure in measures),
@@ -26,7 +26,8 @@ def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequen
     drawings = []
     for title, value in curves:
         lines = [_over_seeds(_runs(results, label, value), names[label], look) for label, look in looks.items()]
-        drawings.append((title, line_chart(lines, "epoch", 1, title=title)))
+        if max(len(line.middle) for line in lines) > 1:
+            drawings.append((title, line_chart(lines, "epoch", 1, title=title)))
     ratios = [_ratios(sites_of(results, label), names[label], look) for label, look in looks.items()]
     drawn = [line for line in ratios if line is not None]
     if drawn:
@@ -42,7 +43,7 @@ def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Mea
     """
     first, *others = looks
     lines = [_from_first(results, first, label, looks[label], headline) for label in others]
-    lines = [line for line in lines if line.middle]
+    lines = [line for line in lines if len(line.middle) > 1]
     if not lines:
         return []
     reach = {line.label: max(map(abs, (*_later(line.low), *_later(line.high)))) for line in lines}
@@ -61,7 +62,7 @@ def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Mea
 def _from_first(results: Sequence[Result], first: str, label: str, look: int, headline: Measure) -> Line:
     base, runs = (_runs(results, arm, _column(headline.val)) for arm in (first, label))
     paired = {
-        seed: [value - other for value, other in zip(runs[seed], base[seed], strict=False)]
+        seed: {epoch: value - base[seed][epoch] for epoch, value in runs[seed].items() if epoch in base[seed]}
         for seed in runs
         if seed in base
     }
@@ -78,14 +79,21 @@ def _column(name: str) -> Callable[[Mapping[str, float]], float]:
 
 def _runs(
     results: Sequence[Result], label: str, value: Callable[[Mapping[str, float]], float]
-) -> dict[int, list[float]]:
-    """Return a value over the epochs for every seed of an arm."""
-    return {result.seed: [value(row) for row in result.rows] for result in results if result.label == label}
+) -> dict[int, dict[int, float]]:
+    """Return a value for every seed of an arm, by the number of the epoch from 1."""
+    return {
+        result.seed: {int(row["epoch"]) + 1: value(row) for row in result.rows}
+        for result in results
+        if result.label == label
+    }
 
 
-def _over_seeds(runs: Mapping[int, Sequence[float]], label: str, look: int) -> Line:
-    epochs = list(zip(*runs.values(), strict=False))
-    return Line(label, look, [statistics.fmean(e) for e in epochs], [min(e) for e in epochs], [max(e) for e in epochs])
+def _over_seeds(runs: Mapping[int, Mapping[int, float]], name: str, look: int) -> Line:
+    """Draw what all seeds have measured; epochs without a measure are as many between any two with one."""
+    shared = sorted(set.intersection(*(set(values) for values in runs.values()))) if runs else []
+    epochs = [[values[epoch] for values in runs.values()] for epoch in shared]
+    middle, low, high = ([of(epoch) for epoch in epochs] for of in (statistics.fmean, min, max))
+    return Line(name, look, middle, low, high, step=shared[0] if shared else 1)
 
 
 def sites_of(results: Sequence[Result], label: str) -> Sequence[Mapping[str, Any]]:

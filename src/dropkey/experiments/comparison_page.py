@@ -54,7 +54,7 @@ def comparison_page(
     body = template.render(
         title=title,
         lead=lead,
-        verdict=verdict(rows, headline),
+        verdict=verdict(rows, headline).splitlines(),
         headline=headline.words,
         first=rows[0].label,
         panels=_panels(rows, headline),

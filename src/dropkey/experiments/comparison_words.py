@@ -10,11 +10,11 @@ from dropkey.runs.measure import Measure
 __all__ = ["how_tested", "listed", "verdict"]
 
 
-def verdict(rows: Sequence[ArmRow], headline: Measure) -> list[str]:
-    """Return which arms differ measurably from the first, and which way, a sentence each."""
+def verdict(rows: Sequence[ArmRow], headline: Measure) -> str:
+    """Return which arms differ measurably from the first, and which way, a line each."""
     first, others = rows[0].label, rows[1:]
     if not others:
-        return ["There is one arm, and nothing to compare it with."]
+        return "There is one arm, and nothing to compare it with."
     tested = [row for row in others if not math.isnan(row.p_holm)]
     told = [row for row in tested if row.p_holm < ALPHA]
     rest = [row.label for row in tested if row not in told]
@@ -23,7 +23,7 @@ def verdict(rows: Sequence[ArmRow], headline: Measure) -> list[str]:
         sentences.append(f"No arm differs measurably from {first}.")
     elif rest:
         sentences.append(f"{listed(rest)} {'do' if len(rest) > 1 else 'does'} not differ measurably from {first}.")
-    return [*sentences, *_untested([row for row in others if row not in tested], first, headline)]
+    return "\n".join([*sentences, *_untested([row for row in others if row not in tested], first, headline)])
 
 
 def how_tested(rows: Sequence[ArmRow]) -> list[str]:
