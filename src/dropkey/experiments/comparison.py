@@ -13,6 +13,7 @@ import yaml
 from dropkey.errors import ArgumentError, DivergedError, RunError
 from dropkey.experiments.job import Job, Outcome
 from dropkey.experiments.launcher import Launcher
+from dropkey.experiments.progress import RunsProgress
 from dropkey.runs.config import RunConfig
 from dropkey.runs.interruption import Interrupted
 from dropkey.runs.options import acting
@@ -107,8 +108,11 @@ class Comparison:
             say(f"{len(pairs) - len(todo)} of {len(pairs)} runs are finished already")
         jobs = [Job(arm.label, self._config(arm, seed, launcher.threads)) for arm, seed in todo]
         self._check_same_data([pair for pair in pairs if pair not in todo])
-        with contextlib.closing(launcher.run(jobs)) as ended:
-            for count, (job, outcome) in enumerate(ended, len(pairs) - len(todo) + 1):
+        finished = len(pairs) - len(todo)
+        progress = RunsProgress([(RunFolder(Path(job.config.output)), job.config.epochs) for job in jobs], finished)
+        with progress, contextlib.closing(launcher.run(jobs)) as ended:
+            for count, (job, outcome) in enumerate(ended, finished + 1):
+                progress.finish(RunFolder(Path(job.config.output)))
                 say(f"{count:>3}/{len(pairs)}  {job.label}, seed {job.config.seed}: {self._in_words(outcome)}")
                 if isinstance(outcome, DivergedError):
                     self.diverged.setdefault(job.label, outcome)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import yaml
@@ -21,6 +22,7 @@ from dropkey.runs.options import acting
 
 __all__ = ["comparison_page"]
 
+_OF_A_RUN = ("output", "seed")
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
@@ -48,10 +50,11 @@ def comparison_page(
     looks = {row.label: place for place, row in enumerate(rows)}
     template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE.read_text(encoding="utf-8"))
     title = title or _title(results, rows)
+    options, own_options = _options(results)
     body = template.render(
         title=title,
         lead=lead,
-        verdict=verdict(rows, headline),
+        verdict=verdict(rows, headline).splitlines(),
         headline=headline.words,
         first=rows[0].label,
         panels=_panels(rows, headline),
@@ -66,7 +69,8 @@ def comparison_page(
         charts=_marked(charts(results, looks, measures)),
         facts=facts(results, headline, command),
         sites=_sites(results),
-        options=_options(results),
+        options=options,
+        own_options=own_options,
     )
     return html_page(title, [body])
 
@@ -116,11 +120,15 @@ def _sites(results: Sequence[Result]) -> Markup | None:
     return Markup(table([header, *rows], "Drop ratio of each site")) if rows else None
 
 
-def _options(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Return the options of each arm that act, as in its config.yaml."""
-    configs = {result.label: result.config for result in reversed(results)}
-    left_out = ("output", "seed")
-    return [
-        (label, yaml.safe_dump({k: v for k, v in acting(config).items() if k not in left_out}, sort_keys=False))
-        for label, config in reversed(configs.items())
-    ]
+def _options(results: Sequence[Result]) -> tuple[str, Markup | None]:
+    """Return the options that all arms share, as in a config.yaml, and a table of those in which they differ."""
+    arms: dict[str, dict[str, Any]] = {}
+    for result in results:
+        arms.setdefault(result.label, {k: v for k, v in acting(result.config).items() if k not in _OF_A_RUN})
+    names = list(dict.fromkeys(name for options in arms.values() for name in options))
+    shared = [name for name in names if len({repr(options.get(name)) for options in arms.values()}) == 1]
+    own = [name for name in names if name not in shared]
+    rows = [[label, *(options.get(name, "-") for name in own)] for label, options in arms.items()]
+    same = yaml.safe_dump({name: next(iter(arms.values()))[name] for name in shared}, sort_keys=False)
+    header = ["arm", *(name.replace("_", " ") for name in own)]
+    return same, Markup(table([header, *rows], "Options in which the arms differ")) if own else None

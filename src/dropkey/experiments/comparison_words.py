@@ -1,5 +1,6 @@
 """What a comparison shows, in sentences."""
 
+import math
 from collections.abc import Sequence
 
 from dropkey.experiments.comparison_table import ArmRow, difference_text, p_text
@@ -10,25 +11,25 @@ __all__ = ["how_tested", "listed", "verdict"]
 
 
 def verdict(rows: Sequence[ArmRow], headline: Measure) -> str:
-    """Return which arms differ measurably from the first, and which way."""
+    """Return which arms differ measurably from the first, and which way, a line each."""
     first, others = rows[0].label, rows[1:]
     if not others:
         return "There is one arm, and nothing to compare it with."
-    tested = [row for row in others if row.p_holm == row.p_holm]
+    tested = [row for row in others if not math.isnan(row.p_holm)]
     told = [row for row in tested if row.p_holm < ALPHA]
-    sentences = [_told(row, first, headline) for row in told]
     rest = [row.label for row in tested if row not in told]
-    if not told and len(tested) == len(others):
+    sentences = [_told(row, first, headline) for row in told]
+    if len(rest) == len(others):
         sentences.append(f"No arm differs measurably from {first}.")
     elif rest:
-        sentences.append(f"{listed(rest)} {_do(rest)} not differ measurably from {first}.")
-    return " ".join([*sentences, *_untested([row for row in others if row not in tested], first, headline)])
+        sentences.append(f"{listed(rest)} {'do' if len(rest) > 1 else 'does'} not differ measurably from {first}.")
+    return "\n".join([*sentences, *_untested([row for row in others if row not in tested], first, headline)])
 
 
 def how_tested(rows: Sequence[ArmRow]) -> list[str]:
     """Return how the differences were judged, a paragraph each."""
     first, others = rows[0].label, rows[1:]
-    if not any(row.p_holm == row.p_holm for row in others):
+    if all(math.isnan(row.p_holm) for row in others):
         return []
     paired = (
         f"Differences are paired: each run minus the run of {first} with the same seed. The brackets are Student's 95% "
@@ -89,7 +90,3 @@ def _untested(rows: Sequence[ArmRow], first: str, headline: Measure) -> list[str
                 f"{row.label} differs from {first} by {numbers} with every seed: without a spread there is no test."
             )
     return sentences
-
-
-def _do(words: Sequence[str]) -> str:
-    return "do" if len(words) > 1 else "does"

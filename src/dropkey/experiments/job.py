@@ -38,7 +38,7 @@ def run_once(config: RunConfig) -> dict[str, Any]:
     folder.make()
     with locked(folder.root):
         folder.write_config(acting(config))
-        return train(prepared, folder, resume=True, say=_silent)
+        return train(prepared, folder, resume=True, say=_silent, bar=False)
 
 
 def outcome_of(job: Job) -> Outcome:

@@ -31,9 +31,14 @@ class Axis:
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         return cls(tuple(count * step for count in range(first, last + 1)))
 
+    @property
+    def span(self) -> float:
+        """From the first tick to the last."""
+        return self.ticks[-1] - self.ticks[0]
+
     def share(self, value: float) -> float:
         """Return how far along the axis a value lies: 0 at the first tick, 1 at the last."""
-        return (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
+        return (value - self.ticks[0]) / self.span
 
     def words(self) -> list[str]:
         """Return the numbers at the ticks."""

@@ -13,7 +13,7 @@ __all__ = ["Strip", "strip_chart"]
 
 _WIDTH, _LEFT, _RIGHT = 420, 12, 408
 _TOP, _ROW, _BOTTOM = 4, 44, 40
-_LETTERS = 62  # that fit into a row
+_LETTERS = 54  # that fit into a row
 
 
 @dataclass(frozen=True)

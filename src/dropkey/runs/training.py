@@ -34,7 +34,12 @@ __all__ = ["check_processes", "num_processes", "train"]
 
 
 def train(
-    prepared: Prepared, folder: RunFolder, *, resume: bool = False, say: Callable[[str], None] = print
+    prepared: Prepared,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    bar: bool = True,
 ) -> dict[str, Any]:
     """Train, and leave the run folder complete.
 
@@ -43,6 +48,7 @@ def train(
         folder: where everything goes.
         resume: continue from ``last.ckpt`` if there is one.
         say: called with each line for the user.
+        bar: show on a terminal how far the run is.
 
     Returns:
         The summary that is in summary.json.
@@ -64,7 +70,8 @@ def train(
     with quiet_libraries(), mendable_failures(), _threads(threads):
         looks = _looks(config.attention_every)
         callbacks = [*_averaging(config.ema), *looks, record, Interruption(checkpoints), checkpoints]
-        trainer = _trainer(config, folder, callbacks, prepared.module.uses_all_parameters)
+        bars = progress_bars() if bar else []
+        trainer = _trainer(config, folder, callbacks, bars, prepared.module.uses_all_parameters)
         checkpoint = folder.last_checkpoint if resume and folder.last_checkpoint.exists() else None
         if checkpoint is not None:
             prepared.data.start = _start_of(checkpoint, checkpoints, prepared)
@@ -167,7 +174,9 @@ def _strategy(config: RunConfig, world_size: int, uses_all: bool) -> str | Strat
     return "ddp" if uses_all else "ddp_find_unused_parameters_true"
 
 
-def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback], uses_all: bool) -> pl.Trainer:
+def _trainer(
+    config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback], bars: list[pl.Callback], uses_all: bool
+) -> pl.Trainer:
     devices, num_nodes = _world(config)
     return pl.Trainer(
         max_epochs=config.epochs,
@@ -176,14 +185,14 @@ def _trainer(config: RunConfig, folder: RunFolder, callbacks: list[pl.Callback],
         num_nodes=num_nodes,
         strategy=_strategy(config, devices * num_nodes, uses_all),
         precision=config.precision,
-        callbacks=[*callbacks, *progress_bars()],
+        callbacks=[*callbacks, *bars],
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_grad or None,
         plugins=[AtomicCheckpointIO()],
         logger=_Events(str(folder.root), name="", version=""),
         enable_checkpointing=True,
         enable_model_summary=False,
-        enable_progress_bar=bool(progress_bars()),
+        enable_progress_bar=bool(bars),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         default_root_dir=str(folder.root),
