@@ -30,6 +30,7 @@ VALUES = {
     "finetune_epochs": "1",
     "mirror": "false",
     "lr_drop_epoch": "3",
+    "consistency": "1",
     "seed": "3",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}

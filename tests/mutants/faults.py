@@ -57,6 +57,8 @@ MESH_METRICS = "tests/tasks/mesh/test_metrics.py"
 METRO = "tests/tasks/mesh/test_metro.py"
 BODIES = "tests/data/bodies/test_sampling.py"
 HUMBI = "tests/data/test_humbi.py"
+TIMM_DROPOUT = "tests/models/test_timm_dropout.py"
+CONSISTENCY = "tests/tasks/classification/test_consistency.py"
 PAIR_AP = "tests/tasks/interaction/metrics"
 QPIC = "tests/tasks/interaction/qpic"
 
@@ -1440,5 +1442,41 @@ FAULTS = [
         "torch.where(target.has_object, l1[1], l1[0])",
         "l1[1]",
         QPIC,
+    ),
+    # Arms beside DropKey.
+    Fault(
+        "dropout of patches that a model never calls is believed",
+        "models/timm_dropout.py",
+        "if patch_drop and not _some_run(network, name, patches, example):",
+        "if patch_drop and not patches:",
+        TIMM_DROPOUT,
+    ),
+    Fault(
+        "the option of dropout before the head reaches no model",
+        "models/timm_dropout.py",
+        '"drop_rate": head_drop}',
+        '"drop_rate": 0.0}',
+        TIMM_DROPOUT,
+    ),
+    Fault(
+        "both passes draw the same",
+        "tasks/classification/consistency.py",
+        "logits.float().log_softmax(-1).chunk(2)",
+        "logits[: len(logits) // 2].float().log_softmax(-1).repeat(2, 1).chunk(2)",
+        CONSISTENCY,
+    ),
+    Fault(
+        "one of the two divergences alone",
+        "tasks/classification/consistency.py",
+        "return (forth + back) / 2",
+        "return forth",
+        CONSISTENCY,
+    ),
+    Fault(
+        "an arm without draws pays for two passes",
+        "tasks/classification/module.py",
+        '0.0 if idle_because(config, "consistency") else config.consistency',
+        "config.consistency",
+        CONSISTENCY,
     ),
 ]

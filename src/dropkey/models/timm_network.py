@@ -11,6 +11,9 @@ from dropkey.errors import ArgumentError, DropKeyError, RunError, did_you_mean, 
 
 __all__ = ["build_network", "check_model_name", "own_img_size"]
 
+# Arguments of constructors that are options here, for models that do not take them.
+_OPTIONS = {"patch_drop_rate": "--patch-drop", "drop_rate": "--head-drop", "drop_path_rate": "--drop-path"}
+
 
 def check_model_name(name: str) -> str:
     """Return ``name``, or raise an ArgumentError with near matches if timm has no such model."""
@@ -44,6 +47,9 @@ def build_network(name: str, num_classes: int, *, img_size: int | None = None, *
     except TypeError as error:
         if "img_size" in str(error):  # convolutions and the like: any size will do
             return build_network(name, num_classes, **kwargs)
+        option = next((option for argument, option in _OPTIONS.items() if f"'{argument}'" in str(error)), None)
+        if option is not None:
+            raise ArgumentError(f"{option}: {name} has nothing like it (timm's own): leave it out") from error
         raise ArgumentError(f"cannot build the model {name!r}: {first_line(error)}") from error
     except Exception as error:
         if kwargs.get("pretrained"):

@@ -4,9 +4,10 @@ import dataclasses
 
 from dropkey.data.sources import SOURCES
 from dropkey.errors import ArgumentError
+from dropkey.patterns import named_pattern
 from dropkey.runs.config import RunConfig
 from dropkey.runs.numbers import Magnitude, NonNegative, NonNegativeInt, Positive, Share
-from dropkey.runs.options import one_of, option
+from dropkey.runs.options import one_of, option, other_than
 from dropkey.runs.regularizer_options import ReAttentionOptions
 from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
 
@@ -80,12 +81,24 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
     drop_path: float = option(
         0.0, "share of residual branches dropped in the last block, rising with depth", group="model", kind=Share
     )
+    patch_drop: float = option(
+        0.0, "share of patches that each training image loses before the first block", group="model", kind=Share
+    )
+    head_drop: float = option(0.0, "share of features dropped before the head in training", group="model", kind=Share)
 
     layer_decay: float = option(
         1.0, "factor on the rate for each block further from the head", group="optimization", kind=Positive
     )
     label_smoothing: float = option(
         0.0, "share of the target spread over all classes", group="optimization", kind=Share
+    )
+    consistency: float = option(
+        0.0,
+        "weight of R-Drop's loss: how much two passes over the same images differ; each step costs two passes; 0 for "
+        "none",
+        group="optimization",
+        kind=NonNegative,
+        when=(other_than("regularizer", "none"),),
     )
 
     def __post_init__(self) -> None:
@@ -95,3 +108,7 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ArgumentError(f"--mixup and --cutmix pair images: --batch-size {self.batch_size} must be even")
+        if self.patch_drop and self.regularizer == "dropkey" and named_pattern(self.pattern).needs_grid:
+            raise ArgumentError(
+                f"--pattern {self.pattern} needs every patch and --patch-drop leaves some out: choose one of them"
+            )

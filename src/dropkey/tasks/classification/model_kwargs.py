@@ -14,6 +14,8 @@ _SAID_ELSEWHERE = {
     "num_classes": "known from the data",
     "img_size": "an option of its own: --img-size",
     "drop_path_rate": "an option of its own: --drop-path",
+    "patch_drop_rate": "an option of its own: --patch-drop",
+    "drop_rate": "an option of its own: --head-drop",
     "pretrained": "an option of its own: --pretrained",
     # By these timm reads files and addresses.
     "checkpoint_path": "not for files: --weights FILE reads them without running code from them",

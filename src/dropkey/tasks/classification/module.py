@@ -17,7 +17,9 @@ from dropkey.adapters.maps import attention_maps
 from dropkey.errors import RunError
 from dropkey.ops.map_similarity import map_similarity
 from dropkey.runs.module import VAL_SETS, RunModule
+from dropkey.runs.options import idle_because
 from dropkey.tasks.classification.config import ClassificationConfig
+from dropkey.tasks.classification.consistency import doubled, inconsistency
 
 __all__ = ["Classification"]
 
@@ -37,8 +39,10 @@ class Classification(RunModule):
     def __init__(
         self, network: nn.Module, config: ClassificationConfig, classes: Sequence[str], handle: Handle | None
     ) -> None:
+        self.consistency = 0.0 if idle_because(config, "consistency") else config.consistency
         similarity = ["map_similarity"] if config.map_similarity_loss else []
-        super().__init__(network, config, handle, running=["loss", "accuracy", *similarity])
+        inconsistent = ["inconsistency"] if self.consistency else []
+        super().__init__(network, config, handle, running=["loss", "accuracy", *similarity, *inconsistent])
         self.classes = list(classes)
         num_classes = len(self.classes)
         measures = {f"{name}_accuracy": MulticlassAccuracy(num_classes, average="micro") for name in VAL_SETS}
@@ -58,12 +62,17 @@ class Classification(RunModule):
         if self.mixup is not None:  # ImageData has made the batches even
             images, targets = self.mixup(images, labels)
             smoothing = 0.0  # it smooths the labels itself
+        if self.consistency:
+            images, targets = doubled(images, targets)
         logits, similarity = self._logits_and_similarity(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         total = loss if similarity is None else loss + self.config.map_similarity_loss * similarity
-        means = {"loss": loss, "accuracy": (logits.detach().argmax(-1) == labels).double().mean()}
+        means = {"loss": loss, "accuracy": (logits[: len(labels)].detach().argmax(-1) == labels).double().mean()}
         if similarity is not None:
             means["map_similarity"] = similarity
+        if self.consistency:
+            means["inconsistency"] = inconsistency(logits)
+            total = total + self.consistency * means["inconsistency"]
         self.add_up(total, means, len(labels), batch_idx)
         return total
 

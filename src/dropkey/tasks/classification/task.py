@@ -16,6 +16,7 @@ from dropkey.data.source import ImageSource
 from dropkey.data.sources import load_source
 from dropkey.data.subset import few_per_class, hold_out
 from dropkey.errors import ArgumentError, RunError
+from dropkey.models.timm_dropout import check_dropout, dropout_arguments
 from dropkey.models.timm_network import build_network, check_model_name, own_img_size
 from dropkey.models.weights import load_weights, read_origin
 from dropkey.ops.map_similarity import map_similarity
@@ -56,6 +57,8 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
     def build(self, config: ClassificationConfig, source: ImageSource, *, fresh: bool) -> Built:
         network = _network(config, len(source.classes), pretrained=config.pretrained and fresh)
         example = _example(network, config.img_size)
+        if config.patch_drop or config.head_drop:
+            check_dropout(network, config.model, config.patch_drop, config.head_drop, example)
         re_attention = build_re_attention(config)
         notes = [] if re_attention is None else [str(apply(network, re_attention, example=example))]
         if config.weights and fresh:  # after Re-attention, whose parameters they may have
@@ -123,6 +126,7 @@ def _network(config: ClassificationConfig, num_classes: int, *, pretrained: bool
         img_size=None if config.img_size == own_img_size(config.model) else config.img_size,
         pretrained=pretrained,
         **({"drop_path_rate": config.drop_path} if config.drop_path else {}),
+        **dropout_arguments(config.patch_drop, config.head_drop),
         **parse_model_kwargs(config.model_kwargs),
     )
 
