@@ -27,6 +27,9 @@ SUBCOMMANDS = {
     "bench": "measure time and memory of attention or of a training step on this machine",
 }
 
+# The extra that has a package, where it is not "train".
+_EXTRAS = {"transformers": "transformers", "faster_coco_eval": "detection", "optuna": "tune", "ray": "cluster"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code: see ``dropkey.cli.exit_codes``."""
@@ -59,7 +62,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("dropkey"):
             raise
-        extra = {"transformers": "transformers", "faster_coco_eval": "detection"}.get(error.name, "train")
+        extra = _EXTRAS.get(error.name, "train")
         raise DropKeyError(f"{name} needs the package {error.name}: pip install 'dropkey[{extra}]'") from None
     assert isinstance(code, int)
     return code

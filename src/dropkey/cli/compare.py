@@ -13,7 +13,7 @@ from dropkey.cli.task_option import add_task_options, task_from
 from dropkey.errors import ArgumentError, RunError
 from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.runs.numbers import PositiveInt
-from dropkey.runs.options import flag, idle_because, option
+from dropkey.runs.options import flag, idle_because, option, refuse_idle
 
 if TYPE_CHECKING:
     from dropkey.experiments.comparison import Arm
@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     task = task_from(arguments)
     given = _parser(task, arguments).read(arguments)
     options = CompareOptions(**given.of(CompareOptions))
+    refuse_idle(options, [name for name in given.of(CompareOptions) if name in given.asked])
     shared = {name: value for name, value in given.of(task.config_class).items() if name not in _OF_ONE_RUN}
     arms = [_arm(text, task, shared) for text in options.arms]
     _refuse_idle(arms, [name for name in shared if name in given.asked])
@@ -63,9 +64,10 @@ def run(arguments: Sequence[str]) -> int:
 
     root = Path(options.output or f"runs/compare-{arms[0].config.data}")
     comparison = Comparison(root, task, arms, range(options.seeds))
-    print(f"{_count(len(arms), 'arm')} x {_count(options.seeds, 'seed')}; folder {root}", flush=True)
+    launcher = launcher_of(options)
+    print(f"{_count(len(arms), 'arm')} x {_count(options.seeds, 'seed')}, {launcher}; folder {root}", flush=True)
     try:
-        results = comparison.run(launcher_of(options), _say)
+        results = comparison.run(launcher, _say)
     except Interrupted:
         print("dropkey: interrupted; the same command resumes where this stopped", file=sys.stderr)
         return INTERRUPTED

@@ -14,6 +14,10 @@ class Launcher(ABC):
     threads: int = 0  # CPU threads of a run that does not say how many; 0 leaves it to the run
 
     @abstractmethod
+    def __str__(self) -> str:
+        """Say where, and how many at a time."""
+
+    @abstractmethod
     def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
         """Run jobs, and yield each with its outcome once it has ended.
 
@@ -28,6 +32,9 @@ class Launcher(ABC):
 
 class Serial(Launcher):
     """Runs one job after another in this process."""
+
+    def __str__(self) -> str:
+        return "one at a time"
 
     def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
         for job in jobs:

@@ -35,6 +35,9 @@ class Processes(Launcher):
         self.count = count
         self.threads = max(1, (os.cpu_count() or 1) // count)
 
+    def __str__(self) -> str:
+        return f"{self.count} at a time"
+
     def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
         context = multiprocessing.get_context("spawn")
         stop = context.Event()

@@ -184,7 +184,8 @@ def refuse_idle(config: Any, names: Collection[str]) -> None:
     for name in names:
         when = idle_because(config, name)
         if when is not None:
-            state = f", and {flag(when.option)} is {getattr(config, when.option)}" if when.is_flag else ""
+            value = getattr(config, when.option) if when.is_flag else ""
+            state = f", and {flag(when.option)} is {value}" if value != "" else ""
             raise ArgumentError(f"{flag(name)} acts only with {when}{state}: leave it out")
 
 
