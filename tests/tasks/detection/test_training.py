@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dropkey.cli import main
+from dropkey.runs import training
 from dropkey.runs.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.usefixtures("few_scenes"), pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -28,7 +29,7 @@ OPTIONS = {
     "ema": "0.5",
     "precision": "bf16-mixed",
 }
-TOGETHER = [part for name in ("accumulate", "ema", "precision") for part in (f"--{name}", OPTIONS[name])]
+OF_EVERY_TASK = ("clip-grad", "accumulate", "ema", "precision")
 
 
 def train(tiny, output, *more):
@@ -58,8 +59,23 @@ def test_a_run_says_what_was_measured(plain):
     assert summary["final_val_AP50"] == float(rows(plain)[-1]["val_AP50"])
     assert len(summary["sites"]) == 3
     assert list(plain.glob("events.out.tfevents*"))
+    assert (plain / "curves.png").exists()
 
 
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    """Those of ``plain`` are drawn; each drawing is a quarter of such a run."""
+    monkeypatch.setattr(training, "draw_curves", lambda *arguments: None)
+
+
+def test_options_of_every_task(plain, tiny, tmp_path):
+    """All in one run; which of them does what is for tests/runs, and for the slow test below."""
+    given = [part for name in OF_EVERY_TASK for part in (f"--{name}", OPTIONS[name])]
+    assert train(tiny, tmp_path / "run", "--epochs", "1", *given) == 0
+    assert measured(tmp_path / "run")[-1] != measured(plain)[0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_acts(option, plain, tiny, tmp_path):
     """The first epoch alone is compared, where it differs there."""
@@ -72,7 +88,7 @@ class CrashError(Exception):
     pass
 
 
-@pytest.mark.parametrize("crash_batch", [0, 2])
+@pytest.mark.parametrize("crash_batch", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_run_resumes_exactly(crash_batch, plain, tiny, tmp_path, monkeypatch):
     def on_train_batch_start(self, trainer, pl_module, data, batch_idx):
         self.seconds = 0.0  # save whenever it is allowed
@@ -107,22 +123,12 @@ def test_what_a_run_found_is_measured_again(plain, tmp_path, capsys):
 
 
 def test_arms_are_compared(tiny, tmp_path, capsys):
-    command = [
-        "compare",
-        *PLAIN,
-        "--epochs",
-        "1",
-        "--model",
-        str(tiny),
-        "--seeds",
-        "2",
-        "--output",
-        str(tmp_path / "c"),
-    ]
+    output = tmp_path / "c"
+    command = ["compare", *PLAIN, "--epochs", "1", "--model", str(tiny), "--seeds", "1", "--output", str(output)]
     assert main([*command, "--arms", "none", "dropkey:drop-ratio=0.3:where=decoder"]) == 0
     out = capsys.readouterr().out
     assert "mAP" in out
-    assert (tmp_path / "c" / "report.html").exists()
+    assert (output / "report.html").exists()
 
 
 def test_weights_of_a_run(plain, tiny, tmp_path, capsys):

