@@ -29,6 +29,7 @@ VALUES = {
     "window_size": "5",
     "finetune_epochs": "1",
     "mirror": "false",
+    "random_crop": "false",
     "lr_drop_epoch": "3",
     "consistency": "1",
     "seed": "3",

@@ -111,3 +111,15 @@ def test_imagenet_says_what_to_put_where(tmp_path):
             Image.new("RGB", (8, 8)).save(tmp_path / split / name / "x.JPEG")
     with pytest.raises(DataError, match=r"not 1,000"):
         load_source("imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("size", [8, 96])
+def test_without_random_crops_training_sees_what_evaluation_sees(size):
+    source = load_source("digits")
+    image_format = ImageFormat(size)
+    still = train_transform(image_format, Augmentation(crops=False, flips=False))
+    moved = train_transform(image_format, Augmentation(flips=False))
+    clean = clean_transform(image_format)
+    images = [source.train[index][0] for index in range(4)]
+    assert all(torch.equal(still(image), clean(image)) for image in images)
+    assert not all(torch.equal(moved(image), clean(image)) for image in images)

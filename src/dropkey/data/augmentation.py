@@ -47,6 +47,7 @@ class Augmentation:
 
     Args:
         shifts: move small images by up to an eighth of their side; larger ones are cropped at random scales instead.
+        crops: whether images are moved or cropped at random at all.
         flips: mirror every other image.
         rand_augment: magnitude of timm's RandAugment, up to 10; 0 for none.
         color_jitter: strength of changes of brightness, contrast and saturation.
@@ -54,6 +55,7 @@ class Augmentation:
     """
 
     shifts: bool = True
+    crops: bool = True
     flips: bool = True
     rand_augment: float = 0.0
     color_jitter: float = 0.0
@@ -72,6 +74,8 @@ class Augmentation:
 
 def placing_of(img_size: int, augmentation: Augmentation) -> str:
     """Return in words how training cuts images to a size."""
+    if not augmentation.crops:
+        return "no random crops"
     if img_size > _SMALL:
         return "random crops of 30% to 100% of the area"
     shift = max(1, img_size // 8)
@@ -100,6 +104,8 @@ def train_transform(image_format: ImageFormat, augmentation: Augmentation) -> Tr
 
 
 def _placing(size: int, augmentation: Augmentation) -> list[Any]:
+    if not augmentation.crops:
+        return [_Fitted(size)]
     if size > _SMALL:
         return [transforms.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=InterpolationMode.BICUBIC)]
     moved = [transforms.RandomCrop(size, padding=max(1, size // 8))] if augmentation.shifts else []

@@ -26,7 +26,7 @@ def depth(scale: Scale, data: str, data_dir: str) -> Experiment:
     """
     shared = {**scale.options(data, data_dir), "regularizer": "none"}
     if scale.name == "small":
-        shared |= {"epochs": 40, "evaluate_every": 20}
+        shared |= {"epochs": 20, "evaluate_every": 20, "attention_every": 0, "warmup_epochs": 2}
     if scale.name == "paper":
         shared |= {"model": "vit_16b"}
     width = _WIDTH[scale.name]

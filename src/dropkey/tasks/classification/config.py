@@ -57,6 +57,13 @@ class ClassificationConfig(ReAttentionOptions, RunConfig):
         group="data",
         when=(_OF_PICTURES,),
     )
+    random_crop: bool = option(
+        True,
+        "cut training images out at random places, small ones moved by up to an eighth of their side; false takes them "
+        "as evaluation does",
+        group="data",
+        when=(_OF_PICTURES,),
+    )
     mixup: float = option(0.0, "alpha of mixup; 0 for none", group="data", kind=NonNegative)
     cutmix: float = option(0.0, "alpha of cutmix; 0 for none", group="data", kind=NonNegative)
 

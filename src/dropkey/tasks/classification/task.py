@@ -72,6 +72,7 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
     def batches(self, config: ClassificationConfig, source: ImageSource, network: nn.Module) -> ImageData:
         augmentation = Augmentation(
             shifts=source.shifts,
+            crops=config.random_crop,
             flips=source.flips and config.mirror,
             rand_augment=config.rand_augment,
             color_jitter=config.color_jitter,
