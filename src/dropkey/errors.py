@@ -44,10 +44,26 @@ class DivergedError(RunError):
     """A loss is not finite: this way of training fails, others may not."""
 
 
+_CLOSE = 0.5  # of the letters
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known words close to ``word``, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    """Return ``"; did you mean 'x'?"`` for the known words close to ``word``, or an empty string.
+
+    A long name counts as close if its beginning is: of ``vit_tiny_patch16_224`` people remember ``vit_tiny``.
+    """
+    matcher = difflib.SequenceMatcher(b=word)  # what it knows of b it keeps
+    near = [(_likeness(matcher, name, len(word)), -len(name), name) for name in known]
+    best = [name for score, _, name in sorted(near, reverse=True)[:3] if score >= _CLOSE]
+    return f"; did you mean {' or '.join(map(repr, best))}?" if best else ""
+
+
+def _likeness(matcher: difflib.SequenceMatcher[str], name: str, length: int) -> float:
+    scores = []
+    for text in {name, name[:length]}:
+        matcher.set_seq1(text)
+        scores.append(matcher.ratio() if matcher.real_quick_ratio() >= _CLOSE <= matcher.quick_ratio() else 0.0)
+    return max(scores)
 
 
 def first_line(error: BaseException) -> str:

@@ -38,12 +38,12 @@ _SMALL = {
     "model": "vit_mini_patch4_32",
     "model_kwargs": "embed_dim=64,num_heads=4",
     "train_per_class": 100,
-    "epochs": 30,
+    "epochs": 20,
     "evaluate_every": 10,
     "attention_every": 10,
     "batch_size": 50,
     "lr": 2e-3,
-    "warmup_epochs": 3,
+    "warmup_epochs": 2,
     "mirror": False,
     "random_crop": False,
     "label_smoothing": 0.0,
@@ -74,7 +74,7 @@ _PAPER = {"model": "t2t_vit_14", "epochs": 300, "batch_size": 128, "workers": 8}
 SCALES = {
     "small": Scale(
         "small",
-        "1,000 CIFAR-10 images (100 a class) for 30 epochs without augmentation, a ViT of 64 tokens, 6 blocks of width "
+        "1,000 CIFAR-10 images (100 a class) for 20 epochs without augmentation, a ViT of 64 tokens, 6 blocks of width "
         "64, 0.21 million parameters; tested on the 10,000 test images",
         _SMALL,
         0.3,

@@ -26,7 +26,7 @@ def depth(scale: Scale, data: str, data_dir: str) -> Experiment:
     """
     shared = {**scale.options(data, data_dir), "regularizer": "none"}
     if scale.name == "small":
-        shared |= {"epochs": 20, "evaluate_every": 20, "attention_every": 0, "warmup_epochs": 2}
+        shared |= {"evaluate_every": 20, "attention_every": 0}
     if scale.name == "paper":
         shared |= {"model": "vit_16b"}
     width = _WIDTH[scale.name]
