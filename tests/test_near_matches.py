@@ -4,7 +4,14 @@ import pytest
 
 from dropkey.errors import did_you_mean
 
-NAMES = ["vit_tiny_patch16_224", "gcvit_tiny", "vit_base_patch16_224", "resnet50", "t2t_vit_14", "deit3_small_patch16_224"]
+NAMES = [
+    "vit_tiny_patch16_224",
+    "gcvit_tiny",
+    "vit_base_patch16_224",
+    "resnet50",
+    "t2t_vit_14",
+    "deit3_small_patch16_224",
+]
 
 
 @pytest.mark.parametrize(
