@@ -81,11 +81,6 @@ def _later(values: Sequence[float]) -> Sequence[float]:
     return values[len(values) // 2 :]
 
 
-def _has(results: Sequence[Result], measure: Measure) -> bool:
-    """Whether a measure was taken while training; what was read off the trained model has no curve."""
-    return all(measure.val in row for result in results for row in result.rows)
-
-
 def _column(name: str) -> Callable[[Mapping[str, float]], float]:
     return lambda row: row[name]
 
