@@ -84,12 +84,23 @@ class Browser:
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> int:
         """Open a page and return after how many milliseconds it could be used."""
+        self._navigate(path, width, height, dark)
+        self.wait("document.documentElement.dataset.ready !== undefined || !document.getElementById('failure').hidden")
+        return int(self.ask("Number(document.documentElement.dataset.ready)"))
+
+    def open_plain(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Open a page that has no script and is there once it is loaded."""
+        self._navigate(path, width, height, dark)
+        end = time.monotonic() + _SECONDS
+        while self.ask("location.href + document.readyState") != path.as_uri() + "complete":
+            assert time.monotonic() < end, f"{path} was not loaded"
+            time.sleep(0.02)
+
+    def _navigate(self, path: Path, width: int, height: int, dark: bool) -> None:
         self.size(width, height)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.documentElement.dataset.ready !== undefined || !document.getElementById('failure').hidden")
-        return int(self.ask("Number(document.documentElement.dataset.ready)"))
 
     def size(self, width: int, height: int) -> None:
         """Set the size of the window in CSS pixels; a phone where it is narrow."""

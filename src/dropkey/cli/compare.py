@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     if task.has_examples and not failed:
         examples = task.examples({arm.label: load_run(comparison.folder(arm.label, 0)) for arm in arms})
         write_atomically(root / "examples.html", examples.encode())
-        print(f"examples: {root / 'examples.html'}")
+        print(f"examples: {root / 'examples.html'}, of the arms with seed 0")
     if failed:
         raise RunError(f"{failed}; the table and the page are of the other arms")
     return DONE

@@ -20,8 +20,9 @@ def charts(results: Sequence[Result], looks: Mapping[str, int], measures: Sequen
     curves: list[tuple[str, Callable[[Mapping[str, float]], float]]] = [
         *((f"Validation {measure.words}", _column(measure.val)) for measure in measures if _has(results, measure)),
         ("Training loss (running, with the drops)", _column("train_loss")),
-        (f"Gap between clean training and validation {headline.words}", headline.gap),
     ]
+    if _has(results, headline):
+        curves.append((f"Gap between clean training and validation {headline.words}", headline.gap))
     names = _spoken(list(looks))
     drawings = []
     for title, value in curves:
@@ -41,6 +42,8 @@ def multiples(results: Sequence[Result], looks: Mapping[str, int], headline: Mea
 
     They have one scale, but for arms that differ by so much that the others would be pressed flat.
     """
+    if not _has(results, headline):
+        return []
     first, *others = looks
     lines = [_from_first(results, first, label, looks[label], headline) for label in others]
     lines = [line for line in lines if len(line.middle) > 1]

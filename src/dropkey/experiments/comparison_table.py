@@ -73,8 +73,8 @@ def arm_rows(results: Sequence[Result], measures: Sequence[Measure]) -> list[Arm
     p_values = dict(zip(differences, corrected, strict=True))
     rows = []
     for label, runs in arms.items():
-        spread = {m.name: mean_and_sd([*_values(runs, f"final_val_{m.name}").values()]) for m in measures}
-        gap, gap_sd = mean_and_sd([*_values(runs, "generalization_gap").values()])
+        spread = {m.name: _mean_and_sd(runs, f"final_val_{m.name}") for m in measures}
+        gap, gap_sd = _mean_and_sd(runs, "generalization_gap")
         rows.append(
             ArmRow(
                 label=label,
@@ -82,10 +82,10 @@ def arm_rows(results: Sequence[Result], measures: Sequence[Measure]) -> list[Arm
                 interval=mean_interval([*values[label].values()]),
                 means={name: mean for name, (mean, _) in spread.items()},
                 sds={name: sd for name, (_, sd) in spread.items()},
-                best=_mean(runs, f"best_val_{headline.name}"),
+                best=_mean_and_sd(runs, f"best_val_{headline.name}")[0],
                 gap=gap,
                 gap_sd=gap_sd,
-                seconds=_mean(runs, "train_seconds"),
+                seconds=_mean_and_sd(runs, "train_seconds")[0],
                 differences={} if label == first else _by_seed(values[label], values[first]),
                 difference=differences.get(label),
                 p_holm=p_values.get(label, math.nan),
@@ -106,8 +106,8 @@ def as_cells(rows: Sequence[ArmRow], measures: Sequence[Measure]) -> list[list[s
             str(row.seeds),
             plus_minus(headline, row.means[headline.name], row.sds[headline.name]),
             *[difference_text(headline, row.difference), p_text(row.p_holm), _seeds_text(row.difference)][compared],
-            headline.text(row.best),
-            *(measure.text(row.means[measure.name]) for measure in others),
+            plus_minus(headline, row.best, math.nan),
+            *(plus_minus(measure, row.means[measure.name], math.nan) for measure in others),
             plus_minus(headline, row.gap, row.gap_sd),
             f"{row.seconds:.1f}",
         ]
@@ -147,7 +147,9 @@ def _flat(row: ArmRow, measures: Sequence[Measure]) -> dict[str, Any]:
 
 
 def plus_minus(measure: Measure, mean: float, sd: float) -> str:
-    """Return ``mean ± sd``, or the mean alone where one seed has no spread."""
+    """Return ``mean ± sd``, the mean alone where one seed has no spread, or ``-`` where nothing was measured."""
+    if math.isnan(mean):
+        return "-"
     return measure.text(mean) if math.isnan(sd) else f"{measure.number(mean)} ± {measure.text(sd)}"
 
 
@@ -176,11 +178,13 @@ def _seeds_text(difference: Difference | None) -> str:
 
 
 def _values(runs: Sequence[Result], name: str) -> dict[int, float]:
-    return {run.seed: float(run.summary[name]) for run in runs}
+    """Return a number of each run by seed; runs of which it was not measured are left out."""
+    return {run.seed: float(run.summary[name]) for run in runs if run.summary.get(name) is not None}
 
 
-def _mean(runs: Sequence[Result], name: str) -> float:
-    return mean_and_sd([*_values(runs, name).values()])[0]
+def _mean_and_sd(runs: Sequence[Result], name: str) -> tuple[float, float]:
+    values = [*_values(runs, name).values()]
+    return mean_and_sd(values) if values else (math.nan, math.nan)
 
 
 def _by_seed(values: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:

@@ -51,10 +51,10 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return Student's 95% interval of a mean, NaN for a single value."""
-    mean, sd = mean_and_sd(values)
-    if math.isnan(sd):
+    """Return Student's 95% interval of a mean, NaN for fewer than two values."""
+    if len(values) < 2:
         return math.nan, math.nan
+    mean, sd = mean_and_sd(values)
     half = _critical(len(values) - 1) * sd / math.sqrt(len(values))
     return mean - half, mean + half
 

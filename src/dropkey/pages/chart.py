@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from dropkey.pages.axis import Axis
 from dropkey.pages.palette import color, look
-from dropkey.pages.short_names import short_names
+from dropkey.pages.short_names import short_names, width_of
 from dropkey.pages.svg import Drawing, number
 
 __all__ = ["Line", "line_chart"]
 
 _TOP, _BOTTOM = 10, 38
-_LETTER, _LINE = 7.2, 13  # width and height of the text
+_LINE = 13  # from one name to the next
 _FEW = 30  # places at which points are drawn
 _ENOUGH = 8  # places of which the first may leave the picture
 
@@ -84,8 +84,8 @@ class _Chart:
         self.axis = Axis.around([*self._edges(self.start), *heights])
         width, height = size[0], max(size[1], _TOP + _BOTTOM + _LINE * len(self.names))
         self.drawing = Drawing(width, height, title)
-        self.left = 14 + _LETTER * max(map(len, self.axis.words()))
-        self.right = width - (16 + _LETTER * max(map(len, self.names)) if self.names else 12)
+        self.left = 14 + max(map(width_of, self.axis.words()))
+        self.right = width - (16 + max(map(width_of, self.names)) if self.names else 12)
         self.bottom = height - _BOTTOM
 
     def number_of(self, line: Line, place: int) -> int:

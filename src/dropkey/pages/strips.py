@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from dropkey.pages.axis import Axis
 from dropkey.pages.palette import color
-from dropkey.pages.short_names import shortened
+from dropkey.pages.short_names import fitted, width_of
 from dropkey.pages.svg import Drawing, number
 
 __all__ = ["Strip", "strip_chart"]
 
 _WIDTH, _LEFT, _RIGHT = 420, 12, 408
 _TOP, _ROW, _BOTTOM = 4, 44, 40
-_LETTERS = 54  # that fit into a row
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def strip_chart(strips: Sequence[Strip], x_label: str, *, title: str, zero: bool
 
 def _draw(drawing: Drawing, strip: Strip, top: float, x: Callable[[float], float]) -> None:
     """Draw a row: its words, and below them its dots, its mean as a bar, its interval as a line with ends."""
-    drawing.write(shortened(strip.label, _LETTERS - len(strip.words)), (_LEFT, top + 13))
+    drawing.write(fitted(strip.label, _RIGHT - _LEFT - 8 - width_of(strip.words)), (_LEFT, top + 13))
     drawing.write(strip.words, (_RIGHT, top + 13), "end")
     if not strip.dots:
         return

@@ -42,7 +42,7 @@ class Measure:
 
     def number(self, value: float, sign: str = "") -> str:
         """Return a value with the measure's digits."""
-        return f"{value:{sign}.{self.digits}f}"
+        return f"{value:{sign}z.{self.digits}f}"  # z: no minus before zero
 
     def text(self, value: float, sign: str = "") -> str:
         """Return a value as people read it, with its unit.

@@ -39,7 +39,7 @@ def detection_page(
         f"<h2>Average precision</h2>{_means(result)}",
         f'<div class="charts">{_curve(result["precision_over_recall"])}</div>',
         f"<h2>Classes</h2>{_classes(result['classes'])}",
-        f"<h2>Images</h2><p>{_key(threshold)}</p>",
+        f'<h2>Images</h2><p class="on-pictures">{_key(threshold)}</p>',
         f"<h3>Most mistakes</h3>{_pictures(ranked[:_SHOWN], threshold, images, classes)}",
         f"<h3>Fewest mistakes</h3>{_pictures(best, threshold, images, classes)}",
     ]
