@@ -59,6 +59,7 @@ BODIES = "tests/data/bodies/test_sampling.py"
 HUMBI = "tests/data/test_humbi.py"
 TIMM_DROPOUT = "tests/models/test_timm_dropout.py"
 CONSISTENCY = "tests/tasks/classification/test_consistency.py"
+TOP_SHARE = "tests/adapters/test_top_share.py"
 PAIR_AP = "tests/tasks/interaction/metrics"
 QPIC = "tests/tasks/interaction/qpic"
 
@@ -1478,5 +1479,33 @@ FAULTS = [
         '0.0 if idle_because(config, "consistency") else config.consistency',
         "config.consistency",
         CONSISTENCY,
+    ),
+    Fault(
+        "the smallest logits are dropped from",
+        "ops/top_keys.py",
+        "dim=-1, sorted=False).indices",
+        "dim=-1, largest=False, sorted=False).indices",
+        TOP_SHARE,
+    ),
+    Fault(
+        "others than the candidates are dropped",
+        "ops/call.py",
+        "keep if self.candidates is None else keep | ~self.candidates",
+        "keep",
+        TOP_SHARE,
+    ),
+    Fault(
+        "the fused kernel takes a call with candidates",
+        "ops/cpu/backend.py",
+        "if call.draw is not None and call.draw.candidates is not None:",
+        "if False:",
+        TOP_SHARE,
+    ),
+    Fault(
+        "forbidden keys are candidates before allowed ones",
+        "ops/top_keys.py",
+        "    if allowed is not None:\n        logits = torch.where(allowed, logits, -torch.inf)\n",
+        "",
+        TOP_SHARE,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
 from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention
-from dropkey.runs.numbers import NonNegative, NonNegativeInt, Share
+from dropkey.runs.numbers import NonNegative, NonNegativeInt, PositiveShare, Share
 from dropkey.runs.options import Options, When, one_of, option, other_than
 from dropkey.schedules import Schedule, check_drop_ratio
 
@@ -26,6 +26,7 @@ __all__ = [
 PARTS = ("encoder", "decoder", "cross")
 _SOME = other_than("regularizer", "none")
 _WITH_WINDOWS = When("pattern", " or ".join(taking("window_size")), lambda pattern: pattern in taking("window_size"))
+_BY_KEY = one_of("pattern", "element")
 
 
 def _is_a_name(schedule: str) -> bool:
@@ -66,6 +67,13 @@ class RegularizerOptions(Options):
     )
     window_size: int = option(
         3, "side of the windows in patches, an odd number", group="regularizer", when=(_WITH_WINDOWS,)
+    )
+    top_share: float = option(
+        1.0,
+        "share of the keys that can be dropped: those with the largest logits of each query; 1 for all",
+        group="regularizer",
+        kind=PositiveShare,
+        when=(one_of("regularizer", "dropkey"), _BY_KEY),
     )
     finetune_epochs: int = option(
         0,
@@ -134,7 +142,8 @@ def parts_of(where: str) -> list[str]:
 def build_dropkey(options: RegularizerOptions) -> DropKey:
     """Return DropKey as the options describe it."""
     try:
-        return DropKey(options.drop_ratio, _schedule(options.schedule), _pattern(options))
+        top_share = options.top_share if _BY_KEY.test(options.pattern) else 1.0
+        return DropKey(options.drop_ratio, _schedule(options.schedule), _pattern(options), top_share)
     except ArgumentError as error:
         raise ArgumentError(_flags_of(str(error))) from None
 
@@ -166,7 +175,9 @@ def pattern_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def _flags_of(message: str) -> str:
     """Name an option as the command line does where a message begins with its field."""
     first, space, rest = message.partition(" ")
-    return f"--{first.replace('_', '-')}{space}{rest}" if first in ("drop_ratio", "window_size") else message
+    return (
+        f"--{first.replace('_', '-')}{space}{rest}" if first in ("drop_ratio", "window_size", "top_share") else message
+    )
 
 
 def _schedule(text: str) -> Schedule:
