@@ -10,7 +10,15 @@ from dropkey.ops.reattention import check_norm
 from dropkey.patterns import Element, Pattern, named_pattern
 from dropkey.schedules import Schedule, check_base_ratio, check_drop_ratio
 
-__all__ = ["REGULARIZERS", "AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
+__all__ = [
+    "REGULARIZERS",
+    "AttentionDropout",
+    "DropKey",
+    "DropRegularizer",
+    "LocalityAttention",
+    "ReAttention",
+    "Regularizer",
+]
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,28 @@ class ReAttention(Regularizer):
         return places
 
 
-REGULARIZERS: dict[str, type[Regularizer]] = {cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention)}
+@dataclass(frozen=True)
+class LocalityAttention(Regularizer):
+    """Locality self-attention, in training and in evaluation: a learned temperature, and no token sees itself.
+
+    The temperature starts as the model's own: a factor of 1 on the logits of every head. The diagonal is hidden from
+    the start, which changes what a trained model returns; with ``mask_diagonal=False`` it starts as no change at all.
+    No map is computed for it: the attention that the model runs goes on, with a scaled query and a mask.
+
+    Args:
+        mask_diagonal: hide every token from itself, unless it may see nothing else; False for the temperature alone.
+
+    Source: Lee et al., Vision Transformer for Small-Size Datasets, 2021 (arXiv 2112.13492). Departures: what is learned
+    is a factor on the model's own scale instead of the scale itself; shifted patch tokenization, the other half of the
+    paper, is another patch embedding and not here.
+    """
+
+    mask_diagonal: bool = True
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention, LocalityAttention)
+}
 
 
 def _check_top_share(share: float) -> float:

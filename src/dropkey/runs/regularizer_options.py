@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
-from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention
+from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, LocalityAttention, ReAttention
 from dropkey.runs.numbers import NonNegative, NonNegativeInt, PositiveShare, Share
 from dropkey.runs.options import Options, When, one_of, option, other_than
 from dropkey.schedules import Schedule, check_drop_ratio
@@ -17,6 +17,7 @@ __all__ = [
     "ReAttentionOptions",
     "RegularizerOptions",
     "build_dropkey",
+    "build_locality_attention",
     "build_re_attention",
     "build_regularizer",
     "parts_of",
@@ -110,7 +111,7 @@ class PartOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReAttentionOptions(Options):
-    """Re-attention, for models with plain self-attention."""
+    """What changes plain self-attention in evaluation too: Re-attention and locality self-attention."""
 
     re_attention: str = option(
         "none",
@@ -123,6 +124,12 @@ class ReAttentionOptions(Options):
         "weight of DeepViT's loss on how alike the attention maps of neighboring blocks are; 0 for none",
         group="regularizer",
         kind=NonNegative,
+    )
+
+    locality_attention: Literal["none", "temperature", "full"] = option(
+        "none",
+        "locality self-attention: a learned temperature for every head, and with full no token attends to itself",
+        group="regularizer",
     )
 
     def __post_init__(self) -> None:
@@ -164,6 +171,12 @@ def build_re_attention(options: ReAttentionOptions) -> ReAttention | None:
     if not options.re_attention.isdecimal() or int(options.re_attention) < 1:
         raise ArgumentError(f"--re-attention must be none, all, or a number of blocks, got {options.re_attention!r}")
     return ReAttention(last=int(options.re_attention))
+
+
+def build_locality_attention(options: ReAttentionOptions) -> LocalityAttention | None:
+    """Return the locality self-attention that the options ask for, or None."""
+    wanted = options.locality_attention
+    return None if wanted == "none" else LocalityAttention(mask_diagonal=wanted == "full")
 
 
 def pattern_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
