@@ -13,7 +13,7 @@ from dropkey.errors import ArgumentError, BackendError, DropKeyError, SiteError
 from dropkey.ops.attention import attention, keep_mask
 from dropkey.ops.dispatch import backends
 from dropkey.patterns import Block, Column, Cross, Element, Pattern, Token
-from dropkey.regularizers import AttentionDropout, DropKey, ReAttention
+from dropkey.regularizers import AttentionDropout, DropKey, LocalityAttention, ReAttention
 
 if TYPE_CHECKING:
     from dropkey.diagnostics.audit.run import audit
@@ -31,6 +31,7 @@ __all__ = [
     "DropKeyError",
     "Element",
     "Handle",
+    "LocalityAttention",
     "MonteCarlo",
     "Pattern",
     "ReAttention",

@@ -7,10 +7,18 @@ from typing import Self
 from dropkey import schedules
 from dropkey.errors import ArgumentError
 from dropkey.ops.reattention import check_norm
-from dropkey.patterns import Pattern, named_pattern
+from dropkey.patterns import Element, Pattern, named_pattern
 from dropkey.schedules import Schedule, check_base_ratio, check_drop_ratio
 
-__all__ = ["REGULARIZERS", "AttentionDropout", "DropKey", "DropRegularizer", "ReAttention", "Regularizer"]
+__all__ = [
+    "REGULARIZERS",
+    "AttentionDropout",
+    "DropKey",
+    "DropRegularizer",
+    "LocalityAttention",
+    "ReAttention",
+    "Regularizer",
+]
 
 
 @dataclass(frozen=True)
@@ -70,15 +78,28 @@ class DropKey(DropRegularizer):
         drop_ratio: see DropRegularizer.
         schedule: see DropRegularizer; the paper's ``linear_decay`` by default.
         pattern: which keys go together, a name or an object of ``dropkey.patterns``; the paper's is ``element``.
+        top_share: share of the keys, in (0, 1], that can be dropped at all: those with the largest logits of each
+            query, at least one; ``drop_ratio`` is then the share dropped of these. Below 1 the drop depends on content,
+            with pattern "element" alone: every logit is computed once more to choose, and no fused kernel does it.
 
-    Source: Li et al., DropKey for Vision Transformer, CVPR 2023 (arXiv 2208.02646).
+    Raises:
+        ArgumentError: see DropRegularizer; an unknown pattern; ``top_share`` outside (0, 1] or with another pattern.
+
+    Source: Li et al., DropKey for Vision Transformer, CVPR 2023 (arXiv 2208.02646). ``top_share`` is the candidate
+    region of AD-DROP (Yang et al., NeurIPS 2022, arXiv 2210.05883) and the hard masking of AttentionDrop (Baig et al.,
+    2025, arXiv 2504.12088). Departures: AD-DROP ranks keys by attribution from a pass of its own, this by the logits
+    of the same pass; AttentionDrop sets a dropped logit to 0, this removes the key, as AD-DROP does.
     """
 
     pattern: str | Pattern = "element"
+    top_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "pattern", named_pattern(self.pattern))
+        object.__setattr__(self, "top_share", _check_top_share(self.top_share))
+        if self.top_share < 1 and not isinstance(self.pattern, Element):
+            raise ArgumentError(f"top_share below 1 goes with pattern 'element', not {self.pattern}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,34 @@ class ReAttention(Regularizer):
         return places
 
 
-REGULARIZERS: dict[str, type[Regularizer]] = {cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention)}
+@dataclass(frozen=True)
+class LocalityAttention(Regularizer):
+    """Locality self-attention, in training and in evaluation: a learned temperature, and no token sees itself.
+
+    The temperature starts as the model's own: a factor of 1 on the logits of every head. The diagonal is hidden from
+    the start, which changes what a trained model returns; with ``mask_diagonal=False`` it starts as no change at all.
+    No map is computed for it: the attention that the model runs goes on, with a scaled query and a mask.
+
+    Args:
+        mask_diagonal: hide every token from itself, unless it may see nothing else; False for the temperature alone.
+
+    Source: Lee et al., Vision Transformer for Small-Size Datasets, 2021 (arXiv 2112.13492). Departures: what is learned
+    is a factor on the model's own scale instead of the scale itself; shifted patch tokenization, the other half of the
+    paper, is another patch embedding and not here.
+    """
+
+    mask_diagonal: bool = True
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention, LocalityAttention)
+}
+
+
+def _check_top_share(share: float) -> float:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ArgumentError(f"top_share must be a number in (0, 1], got {share!r}")
+    return float(share)
 
 
 def _places(blocks: Sequence[int]) -> tuple[int, ...]:

@@ -57,6 +57,7 @@ def test_what_it_holds(vit):
             "drop_ratio": 0.3,
             "schedule": "linear_decay",
             "pattern": {"name": "block", "window_size": 5},
+            "top_share": 1.0,
         },
         "enabled": False,
         "drop_ratios": {"blocks.0.attn": 0.1, "blocks.1.attn": 0.25, "blocks.2.attn": 0.0},

@@ -32,6 +32,7 @@ VALUES = {
     "random_crop": "false",
     "lr_drop_epoch": "3",
     "consistency": "1",
+    "top_share": "0.5",
     "seed": "3",
 }
 COMMANDS = {"train": ClassificationConfig, "verify": VerifyOptions}

@@ -338,7 +338,7 @@ def test_verify_of_a_run_proves_what_the_run_does(root, capsys):
     assert train("--drop-ratio", "0.25", "--schedule", "constant", "--pattern", "column") == 0
     capsys.readouterr()
     assert main(["verify", "run"]) == 0
-    assert "DropKey(drop_ratio=0.25, schedule='constant', pattern=Column())" in capsys.readouterr().out
+    assert "DropKey(drop_ratio=0.25, schedule='constant', pattern=Column()" in capsys.readouterr().out
     with contextlib.suppress(SystemExit):
         assert main(["verify", "run", "--drop-ratio", "0.5"]) == 0
     assert "drop_ratio=0.5, schedule='constant', pattern=Column()" in capsys.readouterr().out

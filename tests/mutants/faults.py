@@ -59,6 +59,8 @@ BODIES = "tests/data/bodies/test_sampling.py"
 HUMBI = "tests/data/test_humbi.py"
 TIMM_DROPOUT = "tests/models/test_timm_dropout.py"
 CONSISTENCY = "tests/tasks/classification/test_consistency.py"
+TOP_SHARE = "tests/adapters/test_top_share.py"
+LOCALITY = "tests/adapters/test_locality.py"
 PAIR_AP = "tests/tasks/interaction/metrics"
 QPIC = "tests/tasks/interaction/qpic"
 
@@ -574,7 +576,7 @@ FAULTS = [
         "if not at.wants_maps and",
         MIXING,
     ),
-    Fault("parameters left behind", "adapters/mixing.py", "    delattr(module, MIXER)", "    pass", MIXING),
+    Fault("parameters left behind", "adapters/added_parameters.py", "    delattr(module, name)", "    pass", MIXING),
     Fault(
         "the first blocks for the last",
         "regularizers.py",
@@ -1478,5 +1480,63 @@ FAULTS = [
         '0.0 if idle_because(config, "consistency") else config.consistency',
         "config.consistency",
         CONSISTENCY,
+    ),
+    Fault(
+        "the smallest logits are dropped from",
+        "ops/top_keys.py",
+        "dim=-1, sorted=False).indices",
+        "dim=-1, largest=False, sorted=False).indices",
+        TOP_SHARE,
+    ),
+    Fault(
+        "others than the candidates are dropped",
+        "ops/call.py",
+        "keep if self.candidates is None else keep | ~self.candidates",
+        "keep",
+        TOP_SHARE,
+    ),
+    Fault(
+        "the fused kernel takes a call with candidates",
+        "ops/cpu/backend.py",
+        "if call.draw is not None and call.draw.candidates is not None:",
+        "if False:",
+        TOP_SHARE,
+    ),
+    Fault(
+        "forbidden keys are candidates before allowed ones",
+        "ops/top_keys.py",
+        "    if allowed is not None:\n        logits = torch.where(allowed, logits, -torch.inf)\n",
+        "",
+        TOP_SHARE,
+    ),
+    Fault(
+        "the temperature of another head",
+        "ops/locality.py",
+        "self.gain.to(x.dtype)[:, None, None]",
+        "self.gain.flip(0).to(x.dtype)[:, None, None]",
+        LOCALITY,
+    ),
+    Fault(
+        "a token that may see itself alone sees nothing",
+        "ops/locality.py",
+        "hidden = itself & others.any(-1, keepdim=True)",
+        "hidden = itself.expand(others.shape)",
+        LOCALITY,
+    ),
+    Fault(
+        "a bias loses its diagonal's mask",
+        "ops/locality.py",
+        "attn_bias=torch.where(hidden, -torch.inf, bias)",
+        "attn_bias=bias",
+        LOCALITY,
+    ),
+    Fault(
+        "one regularizer takes the other's hook with it",
+        "adapters/added_parameters.py",
+        "    ours = next((key for key, hook in hooks.items() if hook is _no_fast_path), None)\n"
+        "    if ours is not None:  # one for each that was put in\n"
+        "        del hooks[ours]\n",
+        "    for key in [key for key, hook in hooks.items() if hook is _no_fast_path]:\n        del hooks[key]\n",
+        LOCALITY,
     ),
 ]

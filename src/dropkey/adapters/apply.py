@@ -37,13 +37,14 @@ def apply(
 
     The model's state_dict keeps its keys; evaluation and drop ratio 0 are the untouched computation, bit for bit. A
     model's own attention dropout is zero while the regularizer is enabled. Apply first, then wrap (DDP, FSDP, compile).
-    ReAttention differs: it adds parameters, so apply it before the optimizer is made, acts in evaluation too,
-    and leaves the model's own dropout on; the model's outputs are the same until it is trained.
+    ReAttention and LocalityAttention differ: they add parameters, so apply them before the optimizer is made, act in
+    evaluation too, and leave the model's own dropout on. With ReAttention the model's outputs are the same until it is
+    trained, with LocalityAttention where ``mask_diagonal=False``.
 
     Args:
         model: any module: a timm model, or one with classes given to ``dropkey.register``.
-        regularizer: ``DropKey``, ``AttentionDropout`` or ``ReAttention``; or what a handle's ``state_dict`` returned,
-            to restore it on the sites that it names.
+        regularizer: ``DropKey``, ``AttentionDropout``, ``ReAttention`` or ``LocalityAttention``; or what a handle's
+            ``state_dict`` returned, to restore it on the sites that it names.
         backend: "auto" or a key of ``dropkey.backends()``.
         grid_size: (rows, cols) of the patch grid for the patterns "block" and "cross", whatever the input; where it is
             left out it is that of each pass in timm's and transformers' models.

@@ -22,6 +22,7 @@ class Record(NamedTuple):
     module_out: Tensor | None = None  # of a module whose dropped keys were never computed,
     module_masked: Tensor | None = None  # and what it returns when they are masked instead
     of_logits: bool = False  # the library has computed the softmax itself: the values are not known
+    given: AttentionCall | None = None  # the call as the module made it; None where its keys were never computed
     attn_map: Tensor | None = None  # (B, H, Nq, Nk) after drop and Re-attention, with gradients, if a listener wants it
 
 

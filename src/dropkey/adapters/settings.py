@@ -3,7 +3,8 @@
 Strings, numbers, booleans, lists and dicts alone, so that they go through JSON, YAML and
 ``torch.load(weights_only=True)``::
 
-    {"regularizer": {"name": "DropKey", "drop_ratio": 0.3, "schedule": "linear_decay", "pattern": {"name": "element"}},
+    {"regularizer": {"name": "DropKey", "drop_ratio": 0.3, "schedule": "linear_decay", "pattern": {"name": "element"},
+                     "top_share": 1.0},
      "enabled": True,
      "drop_ratios": {"blocks.0.attn": 0.3, "blocks.1.attn": 0.0}}
 

@@ -143,7 +143,7 @@ class Site:
         Returns:
             (B, H, Nq, Dv) in the query's dtype, laid out like the query.
         """
-        at, slots = self._enter(forward_pass, call, 1)
+        at, slots = self._enter(forward_pass, call)
         # The weights are dropped by a slot, or by the module's own dropout.
         dropper, mixer = self._dropper(slots, own_rate), _at_stage("maps", slots)
         if mixer is not None:
@@ -162,7 +162,7 @@ class Site:
                 f"backend {self.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
                 "its softmax in Python; use backend='auto'"
             )
-        at, slots = self._enter(forward_pass, call_of_logits(logits), self.entry.maps_per_head)
+        at, slots = self._enter(forward_pass, call_of_logits(logits), of_logits=True)
         # The softmax, without the keys that are dropped.
         draw, bias = at.call.draw, at.call.attn_bias
         assert bias is not None
@@ -175,18 +175,22 @@ class Site:
         if mixer is not None:
             mixed = out + mixer.change(at, attn).to(logits.dtype)
         result = out if mixed is None else mixed
-        self._tell(at, slots, Attended(out, mixed, attn, result), of_logits=True)
+        self._tell(at, slots, Attended(out, mixed, attn, result))
         return result
 
-    def _enter(self, forward_pass: ForwardPass, call: AttentionCall, maps_per_mask: int) -> tuple[SiteCall, list[Slot]]:
+    def _enter(
+        self, forward_pass: ForwardPass, call: AttentionCall, of_logits: bool = False
+    ) -> tuple[SiteCall, list[Slot]]:
         """Lead a call past all that works before the softmax; return it with the slots that act."""
         forward_pass.num_calls += 1
+        maps_per_mask = self.entry.maps_per_head if of_logits else 1
         slots = self.acting(forward_pass.training)
         batch, num_maps, num_queries, num_keys = call.mask_shape
         geometry = Geometry(
             batch, num_maps // maps_per_mask, num_queries, num_keys, self.grid_size, self.num_prefix_tokens
         )
-        at = SiteCall(forward_pass, call, geometry, maps_per_mask, self.label, self.backend, self.wants_maps)
+        options = self.label, self.backend, self.wants_maps
+        at = SiteCall(forward_pass, call, geometry, maps_per_mask, *options, given=call, of_logits=of_logits)
         for slot in slots:
             at = slot.before(at)
         return at, slots
@@ -197,7 +201,7 @@ class Site:
             return ModuleDropout(own_rate)
         return dropper
 
-    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended, of_logits: bool = False) -> None:
+    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended) -> None:
         if not self.listeners:
             return
         attn, attn_map = attended.attn, attended.attn_map
@@ -208,7 +212,7 @@ class Site:
         drops = any(slot.drops for slot in slots)
         shared, mixed = self.entry.one_mask, attended.mixed
         record = Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map)
-        self.tell(record._replace(of_logits=of_logits))
+        self.tell(record._replace(given=at.given, of_logits=at.of_logits))
 
     def tell(self, record: Record) -> None:
         """Let every listener hear of a call."""

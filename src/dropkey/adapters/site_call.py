@@ -24,6 +24,8 @@ class SiteCall(NamedTuple):
     label: str  # what messages call the site
     backend: str
     wants_maps: bool  # a listener wants whole maps, which fast paths do not compute
+    given: AttentionCall  # the call as the module made it, before any slot
+    of_logits: bool  # the library computes the softmax itself
 
 
 class Attended(NamedTuple):

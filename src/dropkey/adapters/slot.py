@@ -38,6 +38,7 @@ class Slot:
     stage: ClassVar[str]
     drops: ClassVar[bool] = False  # drops keys or weights at a drop ratio; the module's own dropout gives way to it
     samples: ClassVar[bool] = False  # whether Monte Carlo lets it act in evaluation
+    does: ClassVar[str] = "changed"  # what happens to keys, weights or maps, as in "nothing is changed there"
     columns: ClassVar[tuple[str, ...]] = ()  # of the handle's table
 
     def __init__(self, regularizer: Any, handle_id: HandleId, drop_ratio: float = 0.0, backend: str = "auto") -> None:

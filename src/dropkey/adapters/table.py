@@ -45,7 +45,7 @@ def of_sites(
     if patched:
         lines.append(f"Changed since apply, see whether it still acts with handle.verify: {'; '.join(patched)}")
     if unknown:
-        lines.append(f"Not reached, nothing is {'dropped' if slot.drops else 'mixed'} there: {', '.join(unknown)}")
+        lines.append(f"Not reached, nothing is {slot.does} there: {', '.join(unknown)}")
     if left_alone:
         more = f", and {len(left_alone) - 3} more" if len(left_alone) > 3 else ""
         lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone[:3])}{more}")

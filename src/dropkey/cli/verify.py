@@ -73,7 +73,7 @@ def _of_run(name: str) -> dict[str, Any]:
         return {}
     saved = folder.read_config()
     config = task_of(saved).read(saved, str(folder.config_file))
-    names = ("drop_ratio", "schedule", "pattern", "window_size") if config.regularizer == "dropkey" else ()
+    names = ("drop_ratio", "schedule", "pattern", "window_size", "top_share") if config.regularizer == "dropkey" else ()
     return {name: getattr(config, name) for name in names}
 
 

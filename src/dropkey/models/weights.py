@@ -28,7 +28,11 @@ _NESTS = (
 )
 # What wrappers, trainers and our own runs put before the names.
 _PREFIXES = ("module", "_orig_mod", "network", "model", "net", "backbone", "encoder", "_forward_module")
-_RE_ATTENTION = ".reattention."
+# Parameters that a regularizer adds: what messages call it, and the option that asks for it.
+_ADDED = {
+    ".reattention.": ("Re-attention", "--re-attention all, or the last so many blocks"),
+    ".locality.": ("locality self-attention", "--locality-attention full, or temperature"),
+}
 
 
 def load_weights(network: nn.Module, path: Path) -> list[str]:
@@ -49,8 +53,10 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
     given = _fitted(network, without_prefixes(read_weights(path), wanted))
     head = _head_keys(network, wanted)
     new_head = {key for key in head if key not in given or given[key].shape != wanted[key].shape}
-    mixing = {key for key in wanted if _RE_ATTENTION in key}
-    new = new_head if mixing & set(given) else new_head | mixing  # a model without Re-attention begins without change
+    new = set(new_head)
+    for part in _ADDED:
+        added = {key for key in wanted if part in key}
+        new |= set() if added & set(given) else added  # what a model is without begins without change
     kept = {key: value for key, value in given.items() if key not in new_head}
     check_fit(path, kept, wanted, new)
     network.load_state_dict({**wanted, **kept})
@@ -148,12 +154,13 @@ def check_fit(path: Path, kept: Mapping[str, Tensor], wanted: Mapping[str, Tenso
         wanted: the state_dict of the model.
         new: names that may be missing.
     """
-    mixing = [key for key in kept if _RE_ATTENTION in key and key not in wanted]
-    if mixing:
-        raise RunError(
-            f"{path} is of a model with Re-attention ({mixing[0]}), which this one has not: --re-attention all, or the "
-            "last so many blocks, as its run's config.yaml says"
-        )
+    for part, (what, option) in _ADDED.items():
+        added = [key for key in kept if part in key and key not in wanted]
+        if added:
+            raise RunError(
+                f"{path} is of a model with {what} ({added[0]}), which this one has not: {option}, as its run's "
+                "config.yaml says"
+            )
     missing = [key for key in wanted if key not in kept and key not in new]
     foreign = [key for key in kept if key not in wanted]
     wrong = [key for key in kept if key in wanted and kept[key].shape != wanted[key].shape]

@@ -27,6 +27,7 @@ class Draw(NamedTuple):
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
     seed_threshold: Tensor | None = None  # int64 (), where the pattern has one and it was found before the call
+    candidates: Tensor | None = None  # bool (B, H, Nq, Nk): others are kept whatever is drawn; None for all keys
 
     @classmethod
     def of(
@@ -63,8 +64,12 @@ class Draw(NamedTuple):
         geometry = Geometry(batch, num_heads, num_queries, num_keys, self.grid_size, self.num_prefix_tokens)
         self.pattern.check(geometry)
         if self.seed_threshold is not None:
-            return self.pattern.keep_below(self.seed_threshold, self.seed, self.drop_ratio, geometry)
-        return self.pattern.keep(self.seed, self.drop_ratio, geometry)
+            return self.spared(self.pattern.keep_below(self.seed_threshold, self.seed, self.drop_ratio, geometry))
+        return self.spared(self.pattern.keep(self.seed, self.drop_ratio, geometry))
+
+    def spared(self, keep: Tensor) -> Tensor:
+        """Return a mask that the pattern has drawn, with all keys kept that are no candidates."""
+        return keep if self.candidates is None else keep | ~self.candidates
 
 
 class AttentionCall(NamedTuple):

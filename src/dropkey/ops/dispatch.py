@@ -45,7 +45,8 @@ def draw_keep(draw: Draw, mask_shape: tuple[int, int, int, int]) -> Tensor:
     Returns:
         bool, broadcastable to ``mask_shape``; the same bits whichever backend draws them.
     """
-    return _able(lambda backend: backend.refuses_mask(draw, mask_shape)).draw_keep(draw, mask_shape)
+    pattern = draw._replace(candidates=None)
+    return draw.spared(_able(lambda b: b.refuses_mask(pattern, mask_shape)).draw_keep(pattern, mask_shape))
 
 
 # In the order in which "auto" asks them.

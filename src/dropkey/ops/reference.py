@@ -17,7 +17,7 @@ from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.layout_of_output import laid_out
 from dropkey.patterns import Geometry, Token
 
-__all__ = ["Reference", "dropped_softmax", "weights"]
+__all__ = ["Reference", "dropped_softmax", "logits_of", "weights"]
 
 
 class Reference(Backend):
@@ -62,13 +62,18 @@ class Reference(Backend):
 
 def weights(call: AttentionCall, keep: Tensor | None) -> Tensor:
     """Return the attention weights (B, H, Nq, Nk) of a call under a keep mask, in float32 (float64 for float64)."""
+    return dropped_softmax(logits_of(call), keep, call.allowed())
+
+
+def logits_of(call: AttentionCall) -> Tensor:
+    """Return the logits (B, H, Nq, Nk) of a call, biases included, in float32 (float64 for float64)."""
     call = call.expanded()
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     with without_autocast(call.query):
         logits = call.scale * (call.query.to(dtype) @ call.key.to(dtype).mT)
         if call.attn_bias is not None and call.attn_bias.dtype != torch.bool:
             logits = logits + call.attn_bias.to(dtype)
-    return dropped_softmax(logits, keep, call.allowed())
+    return logits
 
 
 def dropped_softmax(logits: Tensor, keep: Tensor | None, allowed: Tensor | None) -> Tensor:

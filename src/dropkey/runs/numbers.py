@@ -20,6 +20,7 @@ __all__ = [
     "OpenUnitInterval",
     "Positive",
     "PositiveInt",
+    "PositiveShare",
     "Share",
     "in_words",
 ]
@@ -28,6 +29,7 @@ Positive: Any = restricted_number_type("Positive", float, [(">", 0), ("<", math.
 NonNegative: Any = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
 Magnitude: Any = restricted_number_type("Magnitude", float, [(">=", 0), ("<=", 10)])
 Share: Any = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+PositiveShare: Any = restricted_number_type("PositiveShare", float, [(">", 0), ("<=", 1)])
 
 _WORDS: dict[Any, str] = {
     PositiveInt: "a whole number, 1 or more",
@@ -37,6 +39,7 @@ _WORDS: dict[Any, str] = {
     OpenUnitInterval: "a number in (0, 1)",
     Magnitude: "a number in [0, 10]",
     Share: "a number in [0, 1)",
+    PositiveShare: "a number in (0, 1]",
     ClosedUnitInterval: "a number in [0, 1]",
     int: "a whole number",
     float: "a number",

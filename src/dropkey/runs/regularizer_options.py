@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern, named_pattern, taking
-from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, ReAttention
-from dropkey.runs.numbers import NonNegative, NonNegativeInt, Share
+from dropkey.regularizers import AttentionDropout, DropKey, DropRegularizer, LocalityAttention, ReAttention
+from dropkey.runs.numbers import NonNegative, NonNegativeInt, PositiveShare, Share
 from dropkey.runs.options import Options, When, one_of, option, other_than
 from dropkey.schedules import Schedule, check_drop_ratio
 
@@ -17,6 +17,7 @@ __all__ = [
     "ReAttentionOptions",
     "RegularizerOptions",
     "build_dropkey",
+    "build_locality_attention",
     "build_re_attention",
     "build_regularizer",
     "parts_of",
@@ -26,6 +27,7 @@ __all__ = [
 PARTS = ("encoder", "decoder", "cross")
 _SOME = other_than("regularizer", "none")
 _WITH_WINDOWS = When("pattern", " or ".join(taking("window_size")), lambda pattern: pattern in taking("window_size"))
+_BY_KEY = one_of("pattern", "element")
 
 
 def _is_a_name(schedule: str) -> bool:
@@ -67,6 +69,13 @@ class RegularizerOptions(Options):
     window_size: int = option(
         3, "side of the windows in patches, an odd number", group="regularizer", when=(_WITH_WINDOWS,)
     )
+    top_share: float = option(
+        1.0,
+        "share of the keys that can be dropped: those with the largest logits of each query; 1 for all",
+        group="regularizer",
+        kind=PositiveShare,
+        when=(one_of("regularizer", "dropkey"), _BY_KEY),
+    )
     finetune_epochs: int = option(
         0,
         "train this many of the last epochs without dropping, to align with evaluation",
@@ -102,7 +111,7 @@ class PartOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReAttentionOptions(Options):
-    """Re-attention, for models with plain self-attention."""
+    """What changes plain self-attention in evaluation too: Re-attention and locality self-attention."""
 
     re_attention: str = option(
         "none",
@@ -115,6 +124,12 @@ class ReAttentionOptions(Options):
         "weight of DeepViT's loss on how alike the attention maps of neighboring blocks are; 0 for none",
         group="regularizer",
         kind=NonNegative,
+    )
+
+    locality_attention: Literal["none", "temperature", "full"] = option(
+        "none",
+        "locality self-attention: a learned temperature for every head, and with full no token attends to itself",
+        group="regularizer",
     )
 
     def __post_init__(self) -> None:
@@ -134,7 +149,8 @@ def parts_of(where: str) -> list[str]:
 def build_dropkey(options: RegularizerOptions) -> DropKey:
     """Return DropKey as the options describe it."""
     try:
-        return DropKey(options.drop_ratio, _schedule(options.schedule), _pattern(options))
+        top_share = options.top_share if _BY_KEY.test(options.pattern) else 1.0
+        return DropKey(options.drop_ratio, _schedule(options.schedule), _pattern(options), top_share)
     except ArgumentError as error:
         raise ArgumentError(_flags_of(str(error))) from None
 
@@ -157,6 +173,12 @@ def build_re_attention(options: ReAttentionOptions) -> ReAttention | None:
     return ReAttention(last=int(options.re_attention))
 
 
+def build_locality_attention(options: ReAttentionOptions) -> LocalityAttention | None:
+    """Return the locality self-attention that the options ask for, or None."""
+    wanted = options.locality_attention
+    return None if wanted == "none" else LocalityAttention(mask_diagonal=wanted == "full")
+
+
 def pattern_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default window of the pattern that is given, if it takes one."""
     pattern = PATTERNS.get(given.get("pattern", ""))
@@ -166,7 +188,9 @@ def pattern_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def _flags_of(message: str) -> str:
     """Name an option as the command line does where a message begins with its field."""
     first, space, rest = message.partition(" ")
-    return f"--{first.replace('_', '-')}{space}{rest}" if first in ("drop_ratio", "window_size") else message
+    return (
+        f"--{first.replace('_', '-')}{space}{rest}" if first in ("drop_ratio", "window_size", "top_share") else message
+    )
 
 
 def _schedule(text: str) -> Schedule:

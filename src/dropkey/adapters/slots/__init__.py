@@ -3,8 +3,9 @@
 from dropkey.adapters.slot import Slot
 from dropkey.adapters.slots.dropkey import DropKeySlot
 from dropkey.adapters.slots.dropout import DropoutSlot
+from dropkey.adapters.slots.locality import LocalitySlot
 from dropkey.adapters.slots.reattention import ReAttentionSlot
-from dropkey.regularizers import AttentionDropout, DropKey, ReAttention, Regularizer
+from dropkey.regularizers import AttentionDropout, DropKey, LocalityAttention, ReAttention, Regularizer
 
 __all__ = ["SLOTS"]
 
@@ -12,4 +13,5 @@ SLOTS: dict[type[Regularizer], type[Slot]] = {
     DropKey: DropKeySlot,
     AttentionDropout: DropoutSlot,
     ReAttention: ReAttentionSlot,
+    LocalityAttention: LocalitySlot,
 }

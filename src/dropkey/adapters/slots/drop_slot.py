@@ -25,6 +25,7 @@ class DropSlot(Slot):
     """
 
     drops = True
+    does = "dropped"
     columns = ("drop ratio", "backend")
 
     def __init__(self, regularizer: Any, handle_id: HandleId, drop_ratio: float, backend: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from dropkey.adapters.discover import Found
 from dropkey.adapters.eager import computes_softmax
 from dropkey.adapters.entry import Entry
 from dropkey.adapters.forward_pass import ForwardPass, ratio_of_call
@@ -18,6 +19,7 @@ from dropkey.adapters.slots.drop_slot import DropSlot
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.call import AttentionCall, Draw
 from dropkey.ops.dispatch import select
+from dropkey.ops.top_keys import top_keys
 from dropkey.patterns import Element, Geometry, Pattern, Token
 from dropkey.regularizers import DropKey
 from dropkey.schedules import drawn_ratio
@@ -48,6 +50,17 @@ class DropKeySlot(DropSlot):
         """Whether all heads and queries of an image lose the same keys."""
         return isinstance(self.pattern, Token)
 
+    @classmethod
+    def chosen(cls, found: Sequence[Found], regularizer: DropKey) -> Sequence[Found]:
+        """Return all of them, or raise a SiteError where keys are chosen by their logits and maps share their keys."""
+        odd = [f for f in found if f.entry.maps_per_head > 1]
+        if regularizer.top_share < 1 and odd:
+            raise SiteError(
+                f"{odd[0].name} ({type(odd[0].module).__name__}) has {odd[0].entry.maps_per_head} maps a head, which "
+                "lose the same keys: leave it out with where=, or leave out top_share"
+            )
+        return found
+
     def before(self, at: SiteCall) -> SiteCall:
         """Return the call with what decides which keys it loses: the ratio as it is now, and a seed of its own."""
         try:
@@ -58,6 +71,8 @@ class DropKeySlot(DropSlot):
             ) from None
         is_fake = type(at.call.query) is FakeTensor
         draw = self.draw(at.forward_pass, at.geometry, at.call.query.device, is_fake)
+        if self.regularizer.top_share < 1:
+            draw = draw._replace(candidates=top_keys(at.call, self.regularizer.top_share))
         return at._replace(call=at.call._replace(draw=draw))
 
     def draw(self, forward_pass: ForwardPass, geometry: Geometry, device: torch.device, is_fake: bool = False) -> Draw:
@@ -87,6 +102,8 @@ class DropKeySlot(DropSlot):
         parameter = next(module.parameters(), torch.empty(0))
         tensor = parameter.new_empty((1, 1, 2, 64))
         draw = Draw(Element(), self.ratio_tensor, torch.zeros((), dtype=torch.int64, device=tensor.device))
+        if self.regularizer.top_share < 1:
+            draw = draw._replace(candidates=tensor.new_ones((1, 1, 2, 2), dtype=torch.bool))
         return f"auto ({select(AttentionCall(tensor, tensor, tensor, None, False, 1.0, draw), 'auto').name})"
 
     def check(self, name: str, records: Sequence[Record], noted: None) -> DropCheck:
@@ -95,5 +112,7 @@ class DropKeySlot(DropSlot):
 
     def __str__(self) -> str:
         options = [f"{f.name}={getattr(self.pattern, f.name)}" for f in dataclasses.fields(self.pattern)]
+        top = self.regularizer.top_share
         words = [f"drop_ratio={self.drop_ratio:.4g}", self.pattern.name, *options]
+        words += [f"top_share={top:.4g}"] if top < 1 else []
         return f"dropkey: {', '.join(words)}{self.state}"

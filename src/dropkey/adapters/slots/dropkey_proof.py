@@ -14,7 +14,7 @@ from dropkey.adapters.slots.drop_slot import DropSlot
 from dropkey.errors import SiteError
 from dropkey.ops.attention import keep_mask
 from dropkey.ops.call import Draw
-from dropkey.ops.reference import weights
+from dropkey.ops.reference import logits_of, weights
 from dropkey.patterns import Geometry
 
 __all__ = ["check"]
@@ -43,11 +43,30 @@ def _check_record(name: str, slot: DropSlot, record: Record) -> DropCheck:
     if draw is None:
         raise SiteError(f"{name} drops nothing in training mode")
     geometry = _geometry(record, draw)
-    keep = _exported_mask(record, draw, geometry)
-    share, error = 1 - keep.double().mean().item(), _difference(name, record, keep)
+    drawn = _exported_mask(record, draw, geometry)
+    keep, can_go = draw.spared(drawn), _candidates(name, record, slot)
+    share, error = 1 - drawn.expand(can_go.shape)[can_go].double().mean().item(), _difference(name, record, keep)
     _check_whole_module(name, record)
-    check_share(name, share, slot.drop_ratio, draw.pattern.share_tolerance(slot.drop_ratio, geometry))
+    tolerance = draw.pattern.share_tolerance(slot.drop_ratio, geometry) / can_go.double().mean().item() ** 0.5
+    check_share(name, share, slot.drop_ratio, tolerance)
     return DropCheck(name, slot.drop_ratio, share, error, 1)
+
+
+def _candidates(name: str, record: Record, slot: DropSlot) -> Tensor:
+    """Return which keys could be dropped, after a look whether they are those with the largest logits."""
+    draw, call = record.call.draw, record.call
+    share, candidates = slot.regularizer.top_share, None if draw is None else draw.candidates  # type: ignore[attr-defined]
+    if candidates is None:
+        if share < 1:
+            raise SiteError(f"{name} may drop any key, not only the {share:.4g} of them with the largest logits")
+        return torch.ones(call.mask_shape, dtype=torch.bool, device=call.query.device)
+    logits, allowed = logits_of(call).double(), call.allowed()
+    logits = logits if allowed is None else logits.where(allowed, -torch.inf)
+    lowest, highest = logits.where(candidates, torch.inf).amin(-1), logits.where(~candidates, -torch.inf).amax(-1)
+    slack = 16 * torch.finfo(torch.float32).eps * logits.where(logits.isfinite(), 0).abs().amax()
+    if (candidates.sum(-1) != max(1, round(share * candidates.shape[-1]))).any() or (lowest < highest - slack).any():
+        raise SiteError(f"{name} may drop other keys than the {share:.4g} of them with the largest logits")
+    return candidates
 
 
 def _geometry(record: Record, draw: Draw) -> Geometry:

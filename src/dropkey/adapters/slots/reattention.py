@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dropkey.adapters import mixing
 from dropkey.adapters.discover import Found
 from dropkey.adapters.entry import Entry
+from dropkey.adapters.plain_attention import not_plain
 from dropkey.adapters.record import Record
 from dropkey.adapters.site_call import Attended, SiteCall
 from dropkey.adapters.slot import Slot
@@ -32,6 +33,7 @@ class ReAttentionSlot(Slot):
 
     stage = "maps"
     acts_in_evaluation = True
+    does = "mixed"
     columns = ("norm", "gate")
     regularizer: ReAttention
 
@@ -55,7 +57,7 @@ class ReAttentionSlot(Slot):
 
     def unfit(self, found: Sequence[Found]) -> list[str]:
         """Return those that are no plain self-attention."""
-        return mixing.not_plain(found)
+        return not_plain(found)
 
     def put_in(self, f: Found) -> None:
         """Give the module the parameters."""

@@ -43,6 +43,8 @@ class Cpu(Backend):
             return f"dtypes differ: {query.dtype}, {call.key.dtype}, {call.value.dtype}"
         if call.draw is not None and call.draw.pattern.name not in PATTERNS:
             return f"pattern {call.draw.pattern.name!r} is not drawn by the kernel"
+        if call.draw is not None and call.draw.candidates is not None:
+            return "which keys may be dropped depends on their logits, and the kernel draws by place alone"
         if not call.scale > 0:
             return f"scale is {call.scale}, not positive"
         if 0 in query.shape or 0 in call.key.shape or 0 in call.value.shape:

@@ -161,6 +161,8 @@ def _why_not_drawn(call: AttentionCall) -> str | None:
         return "nothing is dropped, which is torch's own attention"
     if type(call.draw.pattern) not in PATTERNS:
         return f"it cannot draw pattern {call.draw.pattern.name!r}"
+    if call.draw.candidates is not None:
+        return "which keys may be dropped depends on their logits, and it draws by place alone"
     return None
 
 

@@ -23,7 +23,7 @@ from dropkey.ops.map_similarity import map_similarity
 from dropkey.regularizers import DropKey
 from dropkey.runs.measure import Measure
 from dropkey.runs.prepared import Prepared
-from dropkey.runs.regularizer_options import build_re_attention, build_regularizer
+from dropkey.runs.regularizer_options import build_locality_attention, build_re_attention, build_regularizer
 from dropkey.tasks.classification import evaluation
 from dropkey.tasks.classification.config import ClassificationConfig
 from dropkey.tasks.classification.model_kwargs import parse_model_kwargs
@@ -59,9 +59,9 @@ class ClassificationTask(Task[ClassificationConfig, ImageSource]):
         example = _example(network, config.img_size)
         if config.patch_drop or config.head_drop:
             check_dropout(network, config.model, config.patch_drop, config.head_drop, example)
-        re_attention = build_re_attention(config)
-        notes = [] if re_attention is None else [str(apply(network, re_attention, example=example))]
-        if config.weights and fresh:  # after Re-attention, whose parameters they may have
+        learned = [each for each in (build_re_attention(config), build_locality_attention(config)) if each is not None]
+        notes = [str(apply(network, each, example=example)) for each in learned]
+        if config.weights and fresh:  # after what has parameters, which they may hold
             notes = [*load_weights(network, Path(config.weights)), *notes]
         regularizer = build_regularizer(config)
         handle = None if regularizer is None else apply(network, regularizer, example=example)
