@@ -1237,7 +1237,7 @@ FAULTS = [
     Fault(
         "a diverging arm ends all",
         "experiments/job.py",
-        "    except DivergedError as error:\n        return error\n",
+        "    except (DivergedError, Stopped) as error:\n        return error\n",
         "",
         COMMANDS,
     ),
