@@ -12,7 +12,7 @@ from dropkey.tasks.registry import named_task
 
 pytest.importorskip("optuna", reason="needs the extra tune")
 
-from dropkey.experiments.tuning.check import command, finding  # noqa: E402
+from dropkey.experiments.tuning.check import command, finding
 
 HIGHER, LOWER = Measure("accuracy", "fraction", "higher"), Measure("MPJPE", "mm", "lower")
 

@@ -55,7 +55,11 @@ def test_what_falls_behind_is_stopped_and_what_leads_is_not(better, file, tmp_pa
     trials.finish(good.number, sign * 0.6)
     again = {trial.number: trial for trial in trials_in(place, better).all()}
     assert (again[good.number].state, again[good.number].value) == ("finished", sign * 0.6)
-    assert (again[bad.number].state, again[bad.number].value, again[bad.number].why) == ("stopped", sign * 0.4, "behind")
+    assert (again[bad.number].state, again[bad.number].value, again[bad.number].why) == (
+        "stopped",
+        sign * 0.4,
+        "behind",
+    )
 
 
 def test_a_run_that_goes_on_may_report_an_epoch_twice(place, tmp_path):
