@@ -1,18 +1,15 @@
 """``dropkey tune``."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
 from dropkey.cli.options import Given, Parser
 from dropkey.cli.task_option import add_task_options, task_from
-from dropkey.errors import ArgumentError, RunError
+from dropkey.errors import ArgumentError
 from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.patterns import PATTERNS
 from dropkey.runs.numbers import NonNegative, NonNegativeInt
@@ -78,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         raise ArgumentError("how long to search: --trials 20, --hours 1, or both, whichever ends first")
     shared = _shared(task, given)
 
+    from dropkey.experiments.tuning.importance import importance_of, in_sentences
     from dropkey.runs.interruption import Interrupted
     from dropkey.runs.run_lock import locked
 
@@ -88,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with locked(search.root):
             trials = search.run(launcher, _say)
-            _say_importance(search)
+            _say("\n".join(in_sentences(importance_of(search))) or "too few trials have ended to say what mattered")
             if options.check_seeds:
                 _check(search, trials, options.check_seeds, launcher)
     except Interrupted:
@@ -156,56 +154,22 @@ def _validation(search: "Search") -> str:
     )
 
 
-def _say_importance(search: "Search") -> None:
-    """Print what made the difference between trials, where enough have ended to say so."""
-    names = [dimension.option for dimension in search.space]
-    of_all = [name for name in names if all(name in t.options for t in search.trials.all())]
-    of_some = [name for name in names if name not in of_all and name != "window_size"]
-    for what, chosen in (("all trials", of_all), ("trials with a regularizer", [*of_all, *of_some])):
-        shares = search.trials.importance([name for name in chosen if what == "all trials" or name != "regularizer"])
-        if shares and (what == "all trials" or of_some):
-            told = ", ".join(f"{flag(name)} {share:.0%}" for name, share in shares.items())
-            _say(f"importance over {what}: {told}")
-
-
 def _check(search: "Search", trials: "Sequence[Trial]", seeds: int, launcher: "Launcher") -> None:
     """Compare the best with none, and print what to use."""
-    from dropkey.experiments.comparison_page import comparison_page
-    from dropkey.experiments.comparison_table import arm_rows, as_data, as_text, difference_text
-    from dropkey.experiments.tuning.check import Check, command, finding
-    from dropkey.runs.options import acting
-    from dropkey.runs.run_folder import write_atomically
+    from dropkey.experiments.comparison_table import as_text, difference_text
+    from dropkey.experiments.tuning.check import Check, command
+    from dropkey.experiments.tuning.found import write_found
 
     check = Check(search, trials, seeds)
-    measure, measures = search.task.measures[0], search.task.measures
     _say(f"\nthe best with and without a regularizer, on {seeds} seeds that the search did not use")
     for arm in check.arms:
         _say(f"{arm.label}: {command(check.options(arm))}")
-    results = check.comparison.run(launcher, _say)
-    if check.comparison.diverged:
-        raise RunError("; ".join(f"{label!r} diverged: {error}" for label, error in check.comparison.diverged.items()))
-    rows = arm_rows(results, measures)
-    difference = rows[1].difference
-    assert difference is not None
-    found = finding(difference, measure)
-    arm = check.arms[found.use]
-    root = search.root
-    content = {
-        "use": arm.label,
-        "none": check.options(check.arms[0]),
-        "best": check.options(check.arms[1]),
-        "difference": as_data(rows, measures)[1]["difference"],
-        "reading": found.words,
-        "command": command(check.options(arm)),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-    }
-    write_atomically(root / "found.json", (json.dumps(content, indent=2) + "\n").encode())
-    config = {name: value for name, value in acting(arm.config).items() if name not in ("output", "seed")}
-    write_atomically(root / "found.yaml", yaml.safe_dump(config, sort_keys=False).encode())
-    write_atomically(check.root / "report.html", comparison_page(results, measures).encode())
-    _say(f"\n{as_text(rows, measures)}\n")
-    _say(f"{measure.words} {difference_text(measure, difference)} against none: {found.words}")
-    _say(f"{content['command']}\noptions: {root / 'found.yaml'}; page: {check.root / 'report.html'}")
+    checked = check.run(launcher, _say)
+    page = write_found(search, trials, check, checked, _validation(search))
+    measures = search.task.measures
+    _say(f"\n{as_text(checked.rows, measures)}\n")
+    _say(f"{measures[0].words} {difference_text(measures[0], checked.rows[1].difference)}: {checked.finding.words}")
+    _say(f"{command(check.options(checked.arm))}\noptions: {search.root / 'found.yaml'}; page: {page}")
 
 
 def _say(line: str) -> None:

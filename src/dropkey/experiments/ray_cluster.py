@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
@@ -99,7 +98,6 @@ def _run_on_node(job: Job, place: Path, version: str) -> Outcome | DropKeyError:
     node = socket.gethostname()
     if dropkey.__version__ != version:
         return RunError(f"the node {node} has dropkey {dropkey.__version__}, and this command is of {version}")
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  no progress bars in the logs of the node
     try:
         os.chdir(place)  # what is relative is so to where the command was given
         seen = Path(job.config.output).is_dir()

@@ -39,11 +39,8 @@ def train(
     *,
     resume: bool = False,
     say: Callable[[str], None] = print,
-<<<<<<< HEAD
     bar: bool = True,
-=======
     watch: Callable[[Mapping[str, Any]], None] | None = None,
->>>>>>> 64aec3a (dropkey tune: search ratio, schedule and pattern, then check the best against none on other seeds)
 ) -> dict[str, Any]:
     """Train, and leave the run folder complete.
 
@@ -52,11 +49,8 @@ def train(
         folder: where everything goes.
         resume: continue from ``last.ckpt`` if there is one.
         say: called with each line for the user.
-<<<<<<< HEAD
         bar: show on a terminal how far the run is.
-=======
         watch: called with each row of metrics.csv, before its checkpoint is written; what it raises ends the run.
->>>>>>> 64aec3a (dropkey tune: search ratio, schedule and pattern, then check the best against none on other seeds)
 
     Returns:
         The summary that is in summary.json.

@@ -25,8 +25,8 @@ HIGHER, LOWER = Measure("accuracy", "fraction", "higher"), Measure("MPJPE", "mm"
         (Difference(-0.02, -0.03, -0.01), HIGHER, False),
         (Difference(-0.02, -0.03, -0.01), LOWER, True),
         (Difference(0.02, 0.01, 0.03), LOWER, False),
-        (Difference(0.02, math.nan, math.nan), HIGHER, False),  # one seed
-        (Difference(0.02, 0.02, 0.02), HIGHER, False),  # seeds that all differ by the same
+        (Difference(0.02, math.nan, math.nan), HIGHER, False),  # one seed, or seeds that differ by the same
+        (Difference(0.0, 0.0, 0.0), HIGHER, False),
     ],
 )
 def test_use_it_only_where_the_interval_says_so(difference, measure, use):

@@ -2,12 +2,14 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dropkey.errors import RunError
-from dropkey.experiments.comparison import Arm, Comparison
+from dropkey.experiments.comparison import Arm, Comparison, Result
+from dropkey.experiments.comparison_table import ArmRow, arm_rows
+from dropkey.experiments.launcher import Launcher
 from dropkey.experiments.statistics import Difference
 from dropkey.experiments.tuning.search import Search
 from dropkey.experiments.tuning.trials import Trial
@@ -15,7 +17,7 @@ from dropkey.runs.measure import Measure
 from dropkey.runs.options import flag, idle_because, options_of
 from dropkey.tasks.registry import DEFAULT_TASK
 
-__all__ = ["Check", "Finding", "best_of", "command", "finding"]
+__all__ = ["Check", "Checked", "Finding", "best_of", "command", "finding"]
 
 _OF_THE_SEARCH = ("val_share",)  # the check trains on all training images, and validates on the source's own
 
@@ -81,9 +83,7 @@ class Check:
         """Return the options that train an arm: those that were given, and its own."""
         given = {name: value for name, value in self._search.given.items() if name not in _OF_THE_SEARCH}
         known = [field.name for field in options_of(type(arm.config))]
-        names = [
-            name for name in known if name in {*given, *arm.own} and idle_because(arm.config, name) is None
-        ]
+        names = [name for name in known if name in {*given, *arm.own} and idle_because(arm.config, name) is None]
         task = {} if self._search.task.name == DEFAULT_TASK else {"task": self._search.task.name}
         return {**task, **{name: getattr(arm.config, name) for name in names}}
 
@@ -92,6 +92,38 @@ class Check:
         config = self._search.task.resolve({**given, **options, "output": "-"})
         own = {name: getattr(config, name) for name in ("regularizer", *options) if idle_because(config, name) is None}
         return Arm(config.regularizer, config, frozenset(own))
+
+    def run(self, launcher: Launcher, say: Callable[[str], None]) -> "Checked":
+        """Train both with all seeds.
+
+        Raises:
+            Interrupted: run again, it resumes.
+            RunError: one of them diverged.
+        """
+        results = self.comparison.run(launcher, say)
+        for label, error in self.comparison.diverged.items():
+            raise RunError(f"{label!r} diverged: {error}")
+        rows = arm_rows(results, self._search.task.measures)
+        assert rows[1].difference is not None
+        found = finding(rows[1].difference, self._search.task.measures[0])
+        return Checked(results, rows, found, self.arms[found.use])
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check has shown.
+
+    Args:
+        results: its runs.
+        rows: the rows of its table: without and with a regularizer.
+        finding: what they say.
+        arm: what to use.
+    """
+
+    results: Sequence[Result]
+    rows: Sequence[ArmRow]
+    finding: Finding
+    arm: Arm
 
 
 def command(options: Mapping[str, Any]) -> str:
@@ -111,11 +143,9 @@ def _text(value: Any) -> str:
 
 def finding(difference: Difference, measure: Measure) -> Finding:
     """Return what a difference from none says."""
-    if math.isnan(difference.low):
-        return Finding(False, "use none: with one seed there is no spread, and nothing can be told apart from chance")
     low, high = difference.low, difference.high
-    if low == high:
-        return Finding(False, "use none: all seeds differ by the same, which says nothing of the spread of others")
+    if math.isnan(low):
+        return Finding(False, "use none: these seeds show no spread, and nothing can be told apart from chance")
     gain, loss = (low > 0, high < 0) if measure.better == "higher" else (high < 0, low > 0)
     if gain:
         return Finding(True, "use it: the interval of the difference leaves out 0")
