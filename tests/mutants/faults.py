@@ -61,6 +61,10 @@ TIMM_DROPOUT = "tests/models/test_timm_dropout.py"
 CONSISTENCY = "tests/tasks/classification/test_consistency.py"
 PAIR_AP = "tests/tasks/interaction/metrics"
 QPIC = "tests/tasks/interaction/qpic"
+TUNE = "tests/experiments/tuning/test_tune.py"
+TRIALS = "tests/experiments/tuning/test_trials.py"
+FOUND = "tests/experiments/tuning/test_check.py"
+SPACE = "tests/experiments/tuning/test_space.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1478,5 +1482,55 @@ FAULTS = [
         '0.0 if idle_because(config, "consistency") else config.consistency',
         "config.consistency",
         CONSISTENCY,
+    ),
+    # Choosing the ratio.
+    Fault(
+        "the check has the seeds of the search",
+        "experiments/tuning/search.py",
+        "FIRST_SEED = 1000",
+        "FIRST_SEED = 0",
+        TUNE,
+    ),
+    Fault(
+        "the check validates on images of the search",
+        "experiments/tuning/check.py",
+        '_OF_THE_SEARCH = ("val_share",)',
+        "_OF_THE_SEARCH = ()",
+        TUNE,
+    ),
+    Fault(
+        "any gain is a gain",
+        "experiments/tuning/check.py",
+        "gain, loss = (low > 0, high < 0)",
+        "gain, loss = (difference.mean > 0, high < 0)",
+        FOUND,
+    ),
+    Fault(
+        "a trial under way is forgotten",
+        "experiments/tuning/search.py",
+        'if trial.state == "running" and',
+        'if trial.state == "forgotten" and',
+        TUNE,
+    ),
+    Fault(
+        "a search that goes on draws what it drew",
+        "experiments/tuning/trials.py",
+        "TPESampler(seed=seed,",
+        "TPESampler(seed=0,",
+        TRIALS,
+    ),
+    Fault(
+        "higher is better, whatever is measured",
+        "experiments/tuning/trials.py",
+        '"maximize" if self.measure.better == "higher" else "minimize"',
+        '"maximize"',
+        TRIALS,
+    ),
+    Fault(
+        "options that do not act are searched",
+        "experiments/tuning/space.py",
+        "if idle_because(resolve(chosen), dimension.option) is None:",
+        "if True:",
+        SPACE,
     ),
 ]
