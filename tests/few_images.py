@@ -13,6 +13,9 @@ class FewImages:
     def __getitem__(self, index):
         return self.images[index]
 
+    def label(self, index):
+        return self.images.label(index)
+
     def size(self, index):
         return self.images.size(index)
 

@@ -5,6 +5,8 @@ import yaml
 
 from dropkey.cli import main
 from dropkey.cli.compare import CompareOptions
+from dropkey.cli.experiment import ExperimentOptions
+from dropkey.cli.tune import TuneOptions
 from dropkey.cli.verify import VerifyOptions
 from dropkey.runs.options import GROUPS, acting, flag, idle_because, options_of
 from dropkey.tasks.classification.config import ClassificationConfig
@@ -128,7 +130,8 @@ def test_config_of_a_run_lists_what_acts_and_repeats_it():
 
 
 @pytest.mark.parametrize(
-    "config_class", [ClassificationConfig, ClassificationEvaluation, VerifyOptions, CompareOptions]
+    "config_class",
+    [ClassificationConfig, ClassificationEvaluation, VerifyOptions, CompareOptions, ExperimentOptions, TuneOptions],
 )
 def test_the_table_is_whole(config_class):
     names = [field.name for field in options_of(config_class)]
@@ -141,7 +144,9 @@ def test_the_table_is_whole(config_class):
         idle_because(config, field.name)
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "evaluate", "verify", "bench attention", "bench model"])
+@pytest.mark.parametrize(
+    "command", ["train", "compare", "experiment", "tune", "evaluate", "verify", "bench attention", "bench model"]
+)
 def test_help_speaks_of_options_and_not_of_python(command, capsys):
     with pytest.raises(SystemExit) as done:
         main([*command.split(), "--help"])

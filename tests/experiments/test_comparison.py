@@ -56,11 +56,11 @@ def test_running_again_trains_nothing(root, monkeypatch, capsys):
 def test_it_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
     trained, once = [], module.run_once
 
-    def run_once(config):
+    def run_once(config, watch):
         if len(trained) == 2:
             raise Interrupted
         trained.append(config)
-        return once(config)
+        return once(config, watch)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_once", run_once)

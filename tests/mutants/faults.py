@@ -63,6 +63,10 @@ TOP_SHARE = "tests/adapters/test_top_share.py"
 LOCALITY = "tests/adapters/test_locality.py"
 PAIR_AP = "tests/tasks/interaction/metrics"
 QPIC = "tests/tasks/interaction/qpic"
+TUNE = "tests/experiments/tuning/test_tune.py"
+TRIALS = "tests/experiments/tuning/test_trials.py"
+FOUND = "tests/experiments/tuning/test_check.py"
+SPACE = "tests/experiments/tuning/test_space.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1239,7 +1243,7 @@ FAULTS = [
     Fault(
         "a diverging arm ends all",
         "experiments/job.py",
-        "    except DivergedError as error:\n        return error\n",
+        "    except (DivergedError, Stopped) as error:\n        return error\n",
         "",
         COMMANDS,
     ),
@@ -1538,5 +1542,54 @@ FAULTS = [
         "        del hooks[ours]\n",
         "    for key in [key for key, hook in hooks.items() if hook is _no_fast_path]:\n        del hooks[key]\n",
         LOCALITY,
+    # Choosing the ratio.
+    Fault(
+        "the check has the seeds of the search",
+        "experiments/tuning/search.py",
+        "FIRST_SEED = 1000",
+        "FIRST_SEED = 0",
+        TUNE,
+    ),
+    Fault(
+        "the check validates on images of the search",
+        "experiments/tuning/check.py",
+        '_OF_THE_SEARCH = ("val_share",)',
+        "_OF_THE_SEARCH = ()",
+        TUNE,
+    ),
+    Fault(
+        "any gain is a gain",
+        "experiments/tuning/check.py",
+        "gain, loss = (low > 0, high < 0)",
+        "gain, loss = (difference.mean > 0, high < 0)",
+        FOUND,
+    ),
+    Fault(
+        "a trial under way is forgotten",
+        "experiments/tuning/search.py",
+        'if trial.state == "running" and',
+        'if trial.state == "forgotten" and',
+        TUNE,
+    ),
+    Fault(
+        "a search that goes on draws what it drew",
+        "experiments/tuning/trials.py",
+        "TPESampler(seed=seed,",
+        "TPESampler(seed=0,",
+        TRIALS,
+    ),
+    Fault(
+        "higher is better, whatever is measured",
+        "experiments/tuning/trials.py",
+        '"maximize" if self.measure.better == "higher" else "minimize"',
+        '"maximize"',
+        TRIALS,
+    ),
+    Fault(
+        "options that do not act are searched",
+        "experiments/tuning/space.py",
+        "if idle_because(resolve(chosen), dimension.option) is None:",
+        "if True:",
+        SPACE,
     ),
 ]

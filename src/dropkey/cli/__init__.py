@@ -19,6 +19,7 @@ __all__ = ["main"]
 SUBCOMMANDS = {
     "train": "train a model with or without a regularizer on its attention",
     "compare": "train several arms with several seeds; a table with spread and a report page",
+    "tune": "search ratio, schedule and pattern, and check the best against none on other seeds",
     "evaluate": "measure a trained model: accuracy, loss, calibration, occlusion, speed",
     "verify": "list the attention of a model and prove that DropKey acts on it",
     "audit": "list every dropout of a model: when it acts, at which measured rate, against what it says",

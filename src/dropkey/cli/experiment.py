@@ -14,7 +14,7 @@ from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.experiments.papers.registry import EXPERIMENTS, WITH_IMAGES, named_experiment
 from dropkey.experiments.scales import SCALES
 from dropkey.runs.numbers import NonNegativeInt
-from dropkey.runs.options import flag, option
+from dropkey.runs.options import flag, option, refuse_idle
 
 __all__ = ["ExperimentOptions", "run"]
 
@@ -57,6 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     if name == "list":
         print(_listed())
         return DONE
+    refuse_idle(options, [name for name in given.of(LaunchOptions) if name in given.asked])
     recipe = named_experiment(name)
     for asked in ("data", "data_dir"):
         if name not in WITH_IMAGES and asked in given.asked:

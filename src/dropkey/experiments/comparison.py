@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dropkey.errors import ArgumentError, DivergedError, RunError
+from dropkey.errors import ArgumentError, RunError
 from dropkey.experiments.job import Job, Outcome
 from dropkey.experiments.launcher import Launcher
 from dropkey.experiments.progress import RunsProgress
@@ -76,7 +76,7 @@ class Comparison:
         self.task = task
         self.arms = list(arms)
         self.seeds = list(seeds)
-        self.diverged: dict[str, DivergedError] = {}  # by the label of the arm, the first of each
+        self.diverged: dict[str, Exception] = {}  # by the label of the arm, the first of each
         self._file = root / "comparison.yaml"
         self._before = self._arms_before()
         self._check_same_arms()
@@ -114,14 +114,14 @@ class Comparison:
             for count, (job, outcome) in enumerate(ended, finished + 1):
                 progress.finish(RunFolder(Path(job.config.output)))
                 say(f"{count:>3}/{len(pairs)}  {job.label}, seed {job.config.seed}: {self._in_words(outcome)}")
-                if isinstance(outcome, DivergedError):
+                if isinstance(outcome, Exception):
                     self.diverged.setdefault(job.label, outcome)
         whole = [arm for arm in self.arms if arm.label not in self.diverged]
         self._check_same_data([(arm, seed) for arm in whole for seed in self.seeds])
         return [self.result(arm.label, seed) for arm in whole for seed in self.seeds]
 
     def _in_words(self, outcome: Outcome) -> str:
-        if isinstance(outcome, DivergedError):
+        if isinstance(outcome, Exception):
             return f"failed, {outcome}"
         headline = self.task.measures[0]
         value, seconds = headline.text(outcome[f"final_val_{headline.name}"]), outcome["train_seconds"]

@@ -11,6 +11,7 @@ __all__ = ["Launcher", "Serial"]
 class Launcher(ABC):
     """Base of the ways to run jobs."""
 
+    room: int = 1  # runs at a time
     threads: int = 0  # CPU threads of a run that does not say how many; 0 leaves it to the run
 
     @abstractmethod

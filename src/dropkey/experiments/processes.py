@@ -32,21 +32,21 @@ class Processes(Launcher):
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.room = count
         self.threads = max(1, (os.cpu_count() or 1) // count)
 
     def __str__(self) -> str:
-        return f"{self.count} at a time"
+        return f"{self.room} at a time"
 
     def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
         jobs = iter(jobs)
         running: dict[Future[Outcome], Job] = {}
-        with _passing_on_sigterm(), ProcessPoolExecutor(self.count, context, _obey, (stop,)) as pool:
+        with _passing_on_sigterm(), ProcessPoolExecutor(self.room, context, _obey, (stop,)) as pool:
             try:
                 while True:
-                    for job in islice(jobs, self.count - len(running)):
+                    for job in islice(jobs, self.room - len(running)):
                         with _holding_back(*_SIGNALS):  # a process that starts here holds them back until it has a run
                             running[pool.submit(_run_in_pool, job)] = job
                     if not running:

@@ -7,9 +7,8 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,19 +48,28 @@ class RayCluster(Launcher):
     def __init__(self, address: str, cpus: int, gpus: float) -> None:
         _connect(address)
         self.threads = cpus
-        self.gpus = gpus if _most("GPU") else 0.0
-        if not _rooms(cpus, self.gpus):
+        self.gpus = gpus if any(node["Resources"].get("GPU") for node in _alive()) else 0.0
+        if not self.room:
             raise RunError(
                 f"no node of the cluster has {cpus} CPUs and {self.gpus:g} GPUs for a run: fewer --cpus-per-run or "
                 "--gpus-per-run"
             )
+
+    @property
+    def room(self) -> int:  # type: ignore[override]  # nodes come and go
+        """How many runs have room at the same time."""
+        return sum(self._room_on(node["Resources"]) for node in _alive())
+
+    def _room_on(self, resources: Mapping[str, float]) -> int:
+        by_cpus = int(resources.get("CPU", 0.0) / self.threads)
+        return min(by_cpus, int(resources.get("GPU", 0.0) / self.gpus + 1e-9)) if self.gpus else by_cpus
 
     def __str__(self) -> str:
         nodes = len(_alive())
         each = f"{self.threads} CPU{'s' if self.threads > 1 else ''}"
         each += f" and {self.gpus:g} GPUs" if self.gpus else ""
         return (
-            f"{_rooms(self.threads, self.gpus)} at a time on a cluster of {nodes} node{'s' if nodes > 1 else ''}, "
+            f"{self.room} at a time on a cluster of {nodes} node{'s' if nodes > 1 else ''}, "
             f"{each} each{'' if self.gpus else '; no GPU is used'}"
         )
 
@@ -73,7 +81,7 @@ class RayCluster(Launcher):
         running: dict[Any, Job] = {}
         try:
             while True:
-                for job in islice(jobs, max(0, _rooms(self.threads, self.gpus) + 1 - len(running))):  # one waits
+                for job in islice(jobs, max(0, self.room + 1 - len(running))):  # one waits
                     RunFolder(Path(job.config.output)).make()
                     running[task.remote(job, place, dropkey.__version__)] = job
                 if not running:
@@ -90,7 +98,6 @@ def _run_on_node(job: Job, place: Path, version: str) -> Outcome | DropKeyError:
     node = socket.gethostname()
     if dropkey.__version__ != version:
         return RunError(f"the node {node} has dropkey {dropkey.__version__}, and this command is of {version}")
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  no progress bars in the logs of the node
     try:
         os.chdir(place)  # what is relative is so to where the command was given
         seen = Path(job.config.output).is_dir()
@@ -133,21 +140,35 @@ def _cancel(references: list[Any]) -> None:
 
 
 def _connect(address: str) -> None:
+    _check_reachable(address)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with _quiet():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise RunError(
-            f"no Ray cluster answers at {address} ({_first_sentence(error)}): ray start --head starts one, and "
-            "--cluster takes the address that it prints"
-        ) from None
+        raise _no_cluster(address, str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")) from None
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray takes it for itself
 
 
-def _first_sentence(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+def _check_reachable(address: str) -> None:
+    """Raise a RunError where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdecimal():
+        raise RunError(f"--cluster takes auto, or HOST:PORT as ray start --head prints it, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), _LOOK_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> RunError:
+    return RunError(
+        f"no Ray cluster answers at {address} ({why}): ray start --head starts one, and --cluster takes the address "
+        "that it prints"
+    )
 
 
 @contextlib.contextmanager
@@ -161,17 +182,3 @@ def _quiet() -> Iterator[None]:
 
 def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _most(resource: str) -> float:
-    return max((node["Resources"].get(resource, 0.0) for node in _alive()), default=0.0)
-
-
-def _rooms(cpus: int, gpus: float) -> int:
-    """Return how many runs have room at the same time."""
-    rooms = 0
-    for node in _alive():
-        resources = node["Resources"]
-        by_cpus = int(resources.get("CPU", 0.0) / cpus)
-        rooms += min(by_cpus, int(resources.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
-    return rooms

@@ -29,7 +29,7 @@ __all__ = [
     "type_of",
 ]
 
-GROUPS = ("comparison", "several runs", "data", "model", "regularizer", "optimization", "run")
+GROUPS = ("comparison", "search", "several runs", "data", "model", "regularizer", "optimization", "run")
 
 Default = TypeVar("Default")
 

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def train(
     resume: bool = False,
     say: Callable[[str], None] = print,
     bar: bool = True,
+    watch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Train, and leave the run folder complete.
 
@@ -49,6 +50,7 @@ def train(
         resume: continue from ``last.ckpt`` if there is one.
         say: called with each line for the user.
         bar: show on a terminal how far the run is.
+        watch: called with each row of metrics.csv, before its checkpoint is written; what it raises ends the run.
 
     Returns:
         The summary that is in summary.json.
@@ -58,7 +60,7 @@ def train(
         DropKeyError: something that the user can mend.
     """
     config, headline = prepared.config, prepared.headline
-    record = EpochRecord(folder, headline, lambda row: say(row_line(row, config.epochs, prepared.measures)))
+    record = EpochRecord(folder, headline, _report(prepared, say, watch))
     if num_processes(config) == 1:
         rank_zero_only.rank = 0  # type: ignore[attr-defined]  # whatever ranks are left in the environment
     fingerprint = prepared.data.fingerprint()
@@ -85,6 +87,17 @@ def train(
         draw_curves(record.rows, folder.curves_file, _title(config), headline, record.best)
         folder.write_summary(summary)
     return summary
+
+
+def _report(
+    prepared: Prepared, say: Callable[[str], None], watch: Callable[[Mapping[str, Any]], None] | None
+) -> Callable[[Mapping[str, Any]], None]:
+    def report(row: Mapping[str, Any]) -> None:
+        say(row_line(row, prepared.config.epochs, prepared.measures))
+        if watch is not None:
+            watch(row)
+
+    return report
 
 
 def _start_of(path: Path, checkpoints: Checkpoints, prepared: Prepared) -> tuple[int, int]:
