@@ -1364,7 +1364,7 @@ FAULTS = [
     ),
     Fault(
         "shift before scale",
-        "tasks/mesh/metro.py",
+        "tasks/mesh/body_network.py",
         "(points[..., :2] + self.camera[:, None, 1:])",
         "points[..., :2]",
         METRO,
