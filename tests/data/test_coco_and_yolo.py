@@ -229,3 +229,63 @@ def test_yolo_with_a_list_of_images(tmp_path):
     (root / "train.txt").write_text("images/train/7.png\n")
     data(train="train.txt")(root)
     assert yolo(root).train.boxes(0).labels.tolist() == [1]
+
+
+STORED = {  # what a camera held like this has saved of an upright picture, and says so in its EXIF tag
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+LIT = np.zeros((20, 30, 3), np.uint8)
+LIT[2:8, 4:12] = 255  # the box of ``content``
+
+
+def photograph(file, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](LIT))).save(file, exif=exif)
+
+
+def is_lit(images):
+    """Whether the box of the only image holds all that is lit, and nothing else."""
+    left, top, right, bottom = images.boxes(0).xyxy[0].round().astype(int)
+    pixels = np.asarray(images.image(0))
+    assert pixels.shape[:2] == images.sizes[0]
+    return pixels[top:bottom, left:right].min() == 255 and (pixels > 0).sum() == 3 * (bottom - top) * (right - left)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_boxes_and_pixels_agree_however_the_camera_was_held(orientation, tmp_path):
+    (tmp_path / "coco").mkdir()
+    root = coco_folder(tmp_path / "coco")
+    photograph(root / "train" / "a.png", orientation)
+    assert is_lit(coco(root).train)
+    (tmp_path / "yolo").mkdir()
+    root = yolo_folder(tmp_path / "yolo")
+    photograph(root / "images" / "train" / "7.png", orientation)
+    (root / "labels" / "train" / "7.txt").write_text(f"1 {8 / 30} {5 / 20} {8 / 30} {6 / 20}\n")
+    assert is_lit(yolo(root).train)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_a_photograph_as_stored(orientation, tmp_path):
+    """The annotations give its sides as they are stored, so that is what their boxes are for."""
+    root = coco_folder(tmp_path)
+    photograph(root / "train" / "a.png", orientation)
+    rows, cols = np.nonzero(STORED[orientation](LIT)[..., 0])
+    box = [int(cols.min()), int(rows.min()), int(np.ptp(cols)) + 1, int(np.ptp(rows)) + 1]
+    write(root, {**images(width=20, height=30), "annotations": content(box)["annotations"]})
+    assert is_lit(coco(root).train)
+
+
+def test_a_list_of_images_names_one_that_is_not_there(tmp_path):
+    root = yolo_folder(tmp_path)
+    (root / "train.txt").write_text("images/train/8.png\n")
+    data(train="train.txt")(root)
+    with pytest.raises(DataError, match=r"8\.png is not there"):
+        yolo(root)

@@ -18,6 +18,7 @@ from layouts.pairs import (
     vcoco_instances,
     vcoco_lists,
 )
+from PIL import Image
 
 from dropkey import DropKeyError
 from dropkey.data.hico_det import hico_det
@@ -302,3 +303,17 @@ def test_no_code_of_a_table_is_run(tmp_path):
     np.save(tmp_path / "annotations" / "corre_hico.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DropKeyError, match="is not an array"):
         hico_det(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_taken_as_they_are_stored(orientation, tmp_path):
+    """As the published code of these formats reads them, so that boxes and pixels agree."""
+    source = hico_det(hico_lists(tmp_path))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:10, :20] = 255
+    Image.fromarray(stored).save(source.train.paths[0], exif=exif, quality=100)
+    source = hico_det(tmp_path)
+    assert source.train.sizes[0] == (40, 60)
+    assert np.abs(np.asarray(source.train.image(0)).astype(int) - stored).max() < 30

@@ -67,6 +67,11 @@ TUNE = "tests/experiments/tuning/test_tune.py"
 TRIALS = "tests/experiments/tuning/test_trials.py"
 FOUND = "tests/experiments/tuning/test_check.py"
 SPACE = "tests/experiments/tuning/test_space.py"
+DETECTION_AP = "tests/tasks/detection/test_average_precision.py"
+DETECTORS = "tests/tasks/detection/test_families.py"
+DETECTION_OPTIONS = "tests/tasks/detection/test_options.py"
+BOXES = "tests/data/test_box_transforms.py"
+BOXED = "tests/data/test_coco_and_yolo.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1372,7 +1377,7 @@ FAULTS = [
     ),
     Fault(
         "shift before scale",
-        "tasks/mesh/metro.py",
+        "tasks/mesh/body_network.py",
         "(points[..., :2] + self.camera[:, None, 1:])",
         "points[..., :2]",
         METRO,
@@ -1542,6 +1547,7 @@ FAULTS = [
         "        del hooks[ours]\n",
         "    for key in [key for key, hook in hooks.items() if hook is _no_fast_path]:\n        del hooks[key]\n",
         LOCALITY,
+    ),
     # Choosing the ratio.
     Fault(
         "the check has the seeds of the search",
@@ -1592,4 +1598,98 @@ FAULTS = [
         "if True:",
         SPACE,
     ),
+    # Detection.
+    Fault(
+        "detection: crowds are objects",
+        "tasks/detection/average_precision.py",
+        '"iscrowd": int(crowd)',
+        '"iscrowd": 0',
+        DETECTION_AP,
+    ),
+    Fault(
+        "detection: sizes by the box, not by the object",
+        "tasks/detection/average_precision.py",
+        '"area": float(area), ',
+        '"area": float((xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])), ',
+        DETECTION_AP,
+    ),
+    Fault(
+        "detection: annotations numbered from 0",
+        "tasks/detection/average_precision.py",
+        "enumerate(rows, 1)",
+        "enumerate(rows)",
+        DETECTION_AP,
+    ),
+    Fault(
+        "detection: AP75 at 0.7",
+        "tasks/detection/average_precision.py",
+        "_IOU_50, _IOU_75 = 0, 5",
+        "_IOU_50, _IOU_75 = 0, 4",
+        DETECTION_AP,
+    ),
+    Fault(
+        "detection: nothing to find counts as 0",
+        "tasks/detection/average_precision.py",
+        "if found.size else None",
+        "if found.size else 0.0",
+        DETECTION_AP,
+    ),
+    Fault(
+        "detection: rows and columns swapped in scaling",
+        "tasks/detection/detections.py",
+        "[sizes[i][1], sizes[i][0]]",
+        "[sizes[i][0], sizes[i][1]]",
+        DETECTORS,
+    ),
+    Fault(
+        "detection: no object is a class",
+        "tasks/detection/families.py",
+        "logits.softmax(-1)[..., :-1].max(-1)",
+        "logits.softmax(-1).max(-1)",
+        DETECTORS,
+    ),
+    Fault(
+        "detection: cross attention taken for the decoder's own",
+        "tasks/detection/parts.py",
+        'if found.kind.endswith("cross")',
+        'if found.kind == "cross"',
+        DETECTORS,
+    ),
+    Fault(
+        "detection: the backbone at the rate of the others",
+        "tasks/detection/optimizer.py",
+        "config.backbone_lr or config.lr if in_backbone",
+        "config.lr if in_backbone",
+        DETECTION_OPTIONS,
+    ),
+    Fault(
+        "detection: norms decay",
+        "tasks/detection/optimizer.py",
+        "config.weight_decay if decays else 0.0",
+        "config.weight_decay",
+        DETECTION_OPTIONS,
+    ),
+    Fault("detection: crowds are learned", "data/box_transforms.py", "~boxes.is_crowd", "boxes.is_crowd >= 0", BOXES),
+    Fault(
+        "detection: padding taken for image",
+        "data/box_transforms.py",
+        "mask[place, : image.shape[1], : image.shape[2]] = 1",
+        "mask[place] = 1",
+        BOXES,
+    ),
+    Fault(
+        "detection: boxes in shares of the image before it was changed",
+        "data/box_transforms.py",
+        "_shares(xyxy, rows, cols), index",
+        "_shares(xyxy, *pixels.shape[:2]), index",
+        BOXES,
+    ),
+    Fault(
+        "detection: boxes of a photograph as stored on one turned upright",
+        "data/boxed_files.py",
+        "if image.size == (rows, cols):",
+        "if False:",
+        BOXED,
+    ),
+    Fault("detection: sizes of YOLO's images as stored", "data/yolo.py", "size[1], size[0]", "size", BOXED),
 ]

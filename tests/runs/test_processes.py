@@ -5,12 +5,11 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
+from runs.training_process import finish, start_training, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -31,31 +30,7 @@ def result(root):
 
 
 def start(root, *more, processes=1):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    alone = [sys.executable, "-m", "dropkey"]
-    together = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    together += [f"--master-port={port}", "-m", "dropkey"]
-    command = [*(alone if processes == 1 else together), "train", *OPTIONS, "--output", str(root), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def finish(process):
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    return out
-
-
-def wait_for(path, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+    return start_training(root, *OPTIONS, *more, processes=processes)
 
 
 @pytest.fixture(scope="module")

@@ -35,9 +35,14 @@ class BoxedFiles:
         self._boxes = boxes
 
     def image(self, index: int) -> Image.Image:
-        """Return an image as RGB, or raise a DataError that names the file."""
+        """Return an image as RGB, or raise a DataError that names the file.
+
+        A photograph that was stored on its side is turned upright, unless its boxes are for the sides as stored.
+        """
         image = read_image(self.files[index])
         rows, cols = self.sizes[index]
+        if image.size == (rows, cols):
+            image = read_image(self.files[index], upright=False)
         if image.size != (cols, rows):
             raise DataError(
                 f"{self.files[index]} has {image.width} x {image.height} pixels, and its boxes are for {cols} x "

@@ -173,7 +173,7 @@ class RecordedPairs:
         self.sizes: Sequence[tuple[int, int]] = [_size(path) for path in self.paths]
 
     def image(self, index: int) -> Image.Image:
-        return read_image(self.paths[index])
+        return read_image(self.paths[index], upright=False)  # as the code of these formats does
 
     def boxes(self, index: int) -> Boxes:
         return self.records[index].boxes

@@ -30,11 +30,15 @@ _BYTE, _WORD = 255, 65535
 _LOWEST_OF_BYTES = 16  # the largest of floating values up to 255: between it and 1 nothing says what is white
 
 
-def read_image(path: Path) -> Image.Image:
-    """Return an image file as RGB, upright.
+def read_image(path: Path, *, upright: bool = True) -> Image.Image:
+    """Return an image file as RGB, turned upright as its EXIF tag says.
 
     Grey of 16 bits is divided by 257. In deeper grey white is 1 (floating values up to 1), 255 or 65535, whichever the
     largest value of the image does not exceed. Transparency is left out, and of several frames the first is taken.
+
+    Args:
+        path: the file.
+        upright: False for the rows and columns as they are stored, where boxes are of these.
 
     Raises:
         DataError: a file that is no image, is cut short, or whose values do not say what is white; it names the file.
@@ -45,8 +49,8 @@ def read_image(path: Path) -> Image.Image:
         try:
             # By an open file: given a path, Pillow maps TIFFs into memory and garbles those that lie on their side.
             with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-                upright = ImageOps.exif_transpose(image)
-                picture = _in_bytes(upright) if _is_deep(upright) else upright.convert("RGB")
+                turned = ImageOps.exif_transpose(image) if upright else image
+                picture = _in_bytes(turned) if _is_deep(turned) else turned.convert("RGB")
         except FileNotFoundError:
             raise DataError(f"no image {name}") from None
         except UnidentifiedImageError:

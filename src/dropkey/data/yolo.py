@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image, UnidentifiedImageError
 
 from dropkey.data.box_rules import Box, BoxRules
 from dropkey.data.boxed_files import BoxedFiles, check_boxes_exist
 from dropkey.data.boxed_images import Boxes, DetectionSource
-from dropkey.data.picture import SUFFIXES
+from dropkey.data.picture import SUFFIXES, size_of_image
 from dropkey.errors import DataError
 
 __all__ = ["yolo"]
@@ -89,13 +88,12 @@ def _images(place: Path, file: Path) -> list[Path]:
 
 
 def _size(image: Path) -> tuple[int, int]:
-    try:
-        with Image.open(image) as opened:
-            return opened.height, opened.width
-    except UnidentifiedImageError:
-        raise DataError(f"{image} is not an image that can be read: mend or delete it") from None
-    except OSError as error:
-        raise DataError(f"cannot read the image {image} ({error.strerror}): mend or delete it") from None
+    """Return (rows, cols), upright: YOLO's tools take boxes so."""
+    size = size_of_image(image)
+    if size is None:
+        problem = "is not an image that can be read: mend or delete it" if image.exists() else "is not there"
+        raise DataError(f"the image {image} {problem}")
+    return size[1], size[0]
 
 
 def _label_file(image: Path) -> Path:

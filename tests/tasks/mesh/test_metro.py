@@ -1,4 +1,4 @@
-"""METRO: sizes, what its parts do, and that DropKey acts on all its attention."""
+"""METRO and plain regression: sizes, what its parts do, and that DropKey acts on all its attention."""
 
 import dataclasses
 
@@ -9,17 +9,25 @@ from oracles import toy_bodies
 
 import dropkey
 from dropkey.data.body_batches import BodyBatch
-from dropkey.errors import ArgumentError
+from dropkey.errors import ArgumentError, DropKeyError
+from dropkey.tasks.mesh.body_network import BodyNetwork, level_indices, with_joints
 from dropkey.tasks.mesh.levels import farthest_vertices, interpolation
 from dropkey.tasks.mesh.loss import JOINT_LOSSES
 from dropkey.tasks.mesh.metro import Metro
-from dropkey.tasks.mesh.presets import PRESETS, build_metro
+from dropkey.tasks.mesh.presets import MESH_TRANSFORMERS, PRESETS, build_body_network
+from dropkey.tasks.mesh.regression import Regression
 
 
 def metro(topology=None, **changes):
     torch.manual_seed(0)
     shape = dataclasses.replace(PRESETS["metro_mini"].shape, levels=(10, 20), **changes)
-    return Metro(Backbone(), topology or toy_bodies.topology(), shape, channels=8, places=4)
+    return with_backbone(topology or toy_bodies.topology(), shape)
+
+
+def with_backbone(topology, shape, predictor=Metro):
+    indices = level_indices(topology, shape.levels)
+    points = predictor(with_joints(topology.template_mm, topology, indices[0]), shape, channels=8, places=4)
+    return BodyNetwork(Backbone(), points, topology, indices, points.width)
 
 
 class Backbone(torch.nn.Module):
@@ -33,19 +41,6 @@ class Backbone(torch.nn.Module):
         return self.mix(torch.nn.functional.adaptive_avg_pool2d(images, 2))
 
 
-def published_topology():
-    """As published: 14 joints, and the 431 vertices that have tokens."""
-    points = np.random.default_rng(0).normal(0, 300, (431, 3)).astype(np.float32)
-    names = [f"joint{index}" for index in range(14)]
-    return dataclasses.replace(
-        toy_bodies.topology(),
-        template_mm=points,
-        mean_mm=points,
-        joint_names=names,
-        joint_weights=np.eye(14, 431, dtype=np.float32),
-    )
-
-
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -54,7 +49,7 @@ def test_parameters_of_the_published_transformer():
     """The published code prints 102,256,646. It counts what BERT brings and METRO never uses; the rest is ours."""
     shape = PRESETS["metro_hrnet_w64"].shape
     assert PRESETS["metro_r50"].shape == shape
-    network = Metro(torch.nn.Identity(), published_topology(), shape, channels=2048, places=49)
+    network = Metro(torch.zeros(14 + 431, 3), shape, channels=2048, places=49)
     widths = sum(shape.widths)
     words, types, norms = 30_522 * widths, 2 * widths, 2 * widths
     positions_of_words = 512 * widths
@@ -89,8 +84,19 @@ def test_a_point_is_seen_where_scale_and_shift_put_it():
     assert seen.tolist() == [[[pytest.approx(0.5 * 0.6), pytest.approx(0.5 * 0.2)]]]
 
 
+def test_plain_regression_begins_at_the_mean_body_and_has_no_attention():
+    topology = toy_bodies.topology()
+    network = with_backbone(topology, PRESETS["regression_mini"].shape, Regression).eval()
+    body = network(torch.randn(2, 3, 32, 32))
+    mean = torch.from_numpy(topology.mean_mm) / 1000
+    assert (body.vertices - mean).abs().max() < 0.05
+    assert not torch.equal(body.vertices[0], body.vertices[1])
+    with pytest.raises(DropKeyError, match="attention"):
+        dropkey.apply(network, dropkey.DropKey(0.3))
+
+
 def test_masking_hides_up_to_its_ratio_in_training_alone():
-    network = metro(mask_ratio=0.4)
+    network = metro(mask_ratio=0.4).predictor
     tokens = torch.ones(2000, 15, 6)
     masked = network.train()._masked(tokens)
     lost = (masked == 0.01).all(-1)
@@ -98,7 +104,7 @@ def test_masking_hides_up_to_its_ratio_in_training_alone():
     assert lost.double().mean() == pytest.approx(0.2, abs=0.02), "the share is drawn from 0 to the ratio"
     assert lost.double().mean(1).std() > 0.12, "and for each body anew"
     assert network.eval()._masked(tokens) is tokens
-    assert metro().train()._masked(tokens) is tokens
+    assert metro().predictor.train()._masked(tokens) is tokens
 
 
 def test_dropkey_acts_on_every_encoder_layer():
@@ -109,11 +115,11 @@ def test_dropkey_acts_on_every_encoder_layer():
     assert report
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", MESH_TRANSFORMERS)
 def test_attention_has_no_dropout_of_its_own(name):
     """Attention dropout is the baseline arm, chosen as a regularizer; two of them would add up unseen."""
     shape = dataclasses.replace(PRESETS[name].shape, widths=(8, 8, 8), feedforward=(8, 8, 8), outputs=(8, 8))
-    network = Metro(Backbone(), toy_bodies.topology(), shape, channels=8, places=4)
+    network = with_backbone(toy_bodies.topology(), shape)
     layers = [m for m in network.modules() if isinstance(m, torch.nn.TransformerEncoderLayer)]
     assert len(layers) == 3 * shape.depth
     assert {layer.self_attn.dropout for layer in layers} == {0.0}
@@ -123,7 +129,7 @@ def test_attention_has_no_dropout_of_its_own(name):
 
 def test_the_linear_path_goes_around_an_encoder():
     network = metro()
-    encoder = network.encoders[0]
+    encoder = network.predictor.encoders[0]
     torch.nn.init.zeros_(encoder.head.weight)
     torch.nn.init.zeros_(encoder.head.bias)
     tokens = torch.randn(2, 15, 67)
@@ -186,6 +192,6 @@ def test_interpolation_keeps_coarse_vertices_and_sums_to_one():
 def test_names_and_sizes_that_cannot_be():
     arguments = {"mask_ratio": 0.0, "dropout": 0.0}
     with pytest.raises(ArgumentError, match="did you mean 'metro_mini'"):
-        build_metro("metro_mimi", toy_bodies.topology(), 64, **arguments)
+        build_body_network("metro_mimi", toy_bodies.topology(), 64, **arguments)
     with pytest.raises(ArgumentError, match="--img-size 16 is too small"):
-        build_metro("metro_mini", toy_bodies.topology(), 16, **arguments)
+        build_body_network("metro_mini", toy_bodies.topology(), 16, **arguments)

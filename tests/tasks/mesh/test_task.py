@@ -12,6 +12,7 @@ from PIL import Image
 from dropkey.cli import main
 from dropkey.runs.checkpoints import Checkpoints
 from dropkey.tasks.mesh import sources
+from dropkey.tasks.mesh.task import TASK
 
 pytest.importorskip("roma", reason="PA-MPJPE is measured in every epoch: pip install 'dropkey[mesh]'")
 
@@ -113,7 +114,25 @@ def test_humbi_is_trained_on(tmp_path, capsys):
     assert "rotation: 30.0" in config
 
 
+def test_plain_regression_is_trained_beside_it(tmp_path):
+    words = ["train", "--task", "mesh", "--model", "regression_mini", "--img-size", "32", "--batch-size", "8"]
+    assert main([*words, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["sites"] == []
+    assert "regularizer: none" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(("given", "drop"), [({}, 100), ({"epochs": 60}, 30), ({"lr_drop_epoch": 7}, 7)])
+def test_the_rate_of_the_published_models_falls_at_half(given, drop):
+    config = TASK.resolve({"model": "metro_r50", "output": "x", **given})
+    assert (config.lr_schedule, config.lr_drop_epoch) == ("step", drop)
+
+
 BAD = {
+    "masked regression": (
+        ["--model", "regression_mini", "--mask-ratio", "0.1"],
+        "--mask-ratio acts only with --model metro_mini, metro_r50 or metro_hrnet_w64",
+    ),
     "unknown model": (["--model", "metro_mimi"], "no mesh model 'metro_mimi'; did you mean 'metro_mini'"),
     "unknown data": (["--data", "bodys"], "unknown data 'bodys'; did you mean 'bodies'?"),
     "small pictures": (["--img-size", "16"], "--img-size 16 is too small"),

@@ -6,7 +6,7 @@ from typing import Literal
 from dropkey.runs.config import RunConfig
 from dropkey.runs.numbers import NonNegative, PositiveInt, Share
 from dropkey.runs.options import one_of, option
-from dropkey.tasks.mesh.presets import PRESETS, named_preset
+from dropkey.tasks.mesh.presets import MESH_TRANSFORMERS, PRESETS, named_preset
 from dropkey.tasks.mesh.sources import SOURCES, check_source_name
 
 __all__ = ["MeshConfig"]
@@ -38,19 +38,26 @@ class MeshConfig(RunConfig):
         0.0, "brighten or darken each channel of training pictures by up to this share", group="data", kind=Share
     )
 
-    model: str = option("metro_mini", f"METRO of a size: {', '.join(PRESETS)}", group="model", takes="NAME")
+    model: str = option(
+        "metro_mini", f"METRO of a size, or plain regression: {', '.join(PRESETS)}", group="model", takes="NAME"
+    )
     img_size: int = option(128, "side of the pictures in pixels, 32 or more", group="model", kind=PositiveInt)
     pretrained: bool = option(False, "start the backbone from timm's pretrained weights (downloaded)", group="model")
     mask_ratio: float = option(
-        0.3, "largest share of tokens that masked vertex modeling hides in training", group="model", kind=Share
+        0.3,
+        "largest share of tokens that masked vertex modeling hides in training",
+        group="model",
+        kind=Share,
+        when=(one_of("model", *MESH_TRANSFORMERS),),
     )
     dropout: float = option(
-        0.0, "dropout of embeddings and of the outputs of attention and feed-forward", group="model", kind=Share
+        0.0,
+        "dropout of embeddings and of the outputs of attention and feed-forward",
+        group="model",
+        kind=Share,
+        when=(one_of("model", *MESH_TRANSFORMERS),),
     )
 
-    lr_schedule: Literal["cosine", "step"] = option(
-        "cosine", "how the rate falls: along a cosine, or to a tenth after half of the epochs", group="optimization"
-    )
     joint_loss: Literal["l1", "mse"] = option(
         "l1", "distance that the loss takes of joints: absolute, or squared as METRO does", group="optimization"
     )

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from dropkey.data.body_batches import BodyBatch
 from dropkey.tasks.mesh.alignment import pelvis_centered, pelvis_of
-from dropkey.tasks.mesh.metro import Body, Metro
+from dropkey.tasks.mesh.body_network import Body, BodyNetwork
 
 __all__ = ["JOINT_LOSSES", "MeshLoss"]
 
@@ -30,7 +30,7 @@ class MeshLoss:
     vertices: float
     seen: float
 
-    def __call__(self, network: Metro, body: Body, truth: BodyBatch, hips: tuple[int, int]) -> Tensor:
+    def __call__(self, network: BodyNetwork, body: Body, truth: BodyBatch, hips: tuple[int, int]) -> Tensor:
         """Return the loss of a batch, a scalar."""
         distance = F.mse_loss if self.squared else F.l1_loss
         target, of_surface = pelvis_centered(truth.joints, hips), network.joints_of(body.vertices)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm import scheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -15,30 +14,30 @@ from dropkey.data.body_batches import BodyBatch
 from dropkey.data.body_source import BodyTopology
 from dropkey.errors import RunError
 from dropkey.runs.module import VAL_SETS, RunModule
+from dropkey.tasks.mesh.body_network import Body, BodyNetwork
 from dropkey.tasks.mesh.config import MeshConfig
 from dropkey.tasks.mesh.loss import JOINT_LOSSES
 from dropkey.tasks.mesh.metrics import MPJPE, MPVE, PAMPJPE
-from dropkey.tasks.mesh.metro import Body, Metro
 
 __all__ = ["Mesh"]
 
 
 class Mesh(RunModule):
-    """Train METRO; measure it on validation and on clean training bodies.
+    """Train METRO or what stands beside it; measure it on validation and on clean training bodies.
 
     Joints are measured where the predicted surface has them, as METRO does.
 
     Args:
-        network: METRO.
+        network: predicts bodies.
         config: options of the run.
         topology: what the bodies have in common.
         handle: the regularizer on the network, or None.
     """
 
     config: MeshConfig
-    network: Metro
+    network: BodyNetwork
 
-    def __init__(self, network: Metro, config: MeshConfig, topology: BodyTopology, handle: Handle | None) -> None:
+    def __init__(self, network: BodyNetwork, config: MeshConfig, topology: BodyTopology, handle: Handle | None) -> None:
         super().__init__(network, config, handle)
         self.topology = topology
         self.loss = JOINT_LOSSES[config.joint_loss]
@@ -84,22 +83,6 @@ class Mesh(RunModule):
         if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
             raise self.not_finite(f"after step {self.global_step - 1}")
         return result
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer, epochs = super().configure_optimizers(), self.config.epochs
-        if self.config.lr_schedule == "step":
-            self.schedule = scheduler.create_scheduler_v2(  # type: ignore[attr-defined]
-                optimizer,
-                sched="step",
-                num_epochs=epochs,
-                decay_epochs=math.ceil(epochs / 2),
-                decay_rate=0.1,
-                warmup_epochs=min(self.config.warmup_epochs, epochs - 1),
-                warmup_lr=self.config.lr / 100,
-                step_on_epochs=False,
-                updates_per_epoch=round(self.trainer.estimated_stepping_batches / epochs),
-            )[0]
-        return optimizer
 
     def check(self, checkpoint: Mapping[str, Any], path: Path) -> None:
         before, now = checkpoint.get("surface"), self._surface()

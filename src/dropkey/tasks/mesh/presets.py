@@ -1,34 +1,40 @@
-"""METRO by name: what ``--model`` takes."""
+"""METRO, and the plain regression beside it, by name: what ``--model`` takes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dropkey.data.body_source import BodyTopology
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.models.timm_network import build_network
+from dropkey.tasks.mesh.body_network import BodyNetwork, level_indices, with_joints
 from dropkey.tasks.mesh.metro import Metro, MetroShape
+from dropkey.tasks.mesh.regression import Regression
 
-__all__ = ["PRESETS", "Preset", "build_metro", "named_preset"]
+__all__ = ["MESH_TRANSFORMERS", "PRESETS", "Preset", "build_body_network", "named_preset"]
+
+Predictor = Callable[[Tensor, MetroShape, int, int], Metro | Regression]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A backbone and a transformer.
+    """A backbone and what makes points of its features.
 
     Args:
         backbone: timm name.
-        shape: sizes of the transformer.
+        shape: sizes of the transformer, and of the levels.
         arguments: of the backbone.
+        predictor: from the template's points, the shape, channels and places of the features.
     """
 
     backbone: str
     shape: MetroShape
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    predictor: Predictor = Metro
 
 
 # Sizes of the published code, whose BERT configuration sets depth, heads and feed-forward width.
@@ -60,9 +66,11 @@ _SMALL_RESNET = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width
 
 PRESETS: dict[str, Preset] = {
     "metro_mini": Preset("resnet18", _MINI, _SMALL_RESNET),
+    "regression_mini": Preset("resnet18", _MINI, _SMALL_RESNET, Regression),
     "metro_r50": Preset("resnet50", _PUBLISHED),
     "metro_hrnet_w64": Preset("hrnet_w64", _PUBLISHED),
 }
+MESH_TRANSFORMERS = tuple(name for name, preset in PRESETS.items() if preset.predictor is Metro)
 
 
 def named_preset(name: str) -> Preset:
@@ -72,7 +80,7 @@ def named_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def build_metro(
+def build_body_network(
     name: str,
     topology: BodyTopology,
     img_size: int,
@@ -80,8 +88,8 @@ def build_metro(
     mask_ratio: float,
     dropout: float,
     pretrained: bool = False,
-) -> Metro:
-    """Build METRO.
+) -> BodyNetwork:
+    """Build what predicts bodies.
 
     Args:
         name: of a preset.
@@ -99,7 +107,10 @@ def build_metro(
     shape = dataclasses.replace(preset.shape, mask_ratio=mask_ratio, dropout=dropout)
     backbone = build_network(preset.backbone, 0, pretrained=pretrained, **preset.arguments)
     channels, rows, cols = _feature_size(backbone, img_size)
-    return Metro(backbone, topology, shape, channels, rows * cols)
+    indices = level_indices(topology, shape.levels)
+    template = with_joints(topology.template_mm, topology, indices[0])
+    predictor = preset.predictor(template, shape, channels, rows * cols)
+    return BodyNetwork(backbone, predictor, topology, indices, predictor.width)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Good defaults for each model and source.
 
-Tried here: metro_mini on sampled bodies. Those of the large models are the published ones (METRO, section 4.1 and
-its code): Adam with 1e-4 is AdamW without decay.
+Tried here: metro_mini and regression_mini on sampled bodies. Those of the large models are the published ones (METRO,
+section 4.1 and its code): Adam with 1e-4 is AdamW without decay.
 """
 
 import os
@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from dropkey.runs.config import short_warmup
-from dropkey.tasks.mesh.presets import named_preset
+from dropkey.tasks.mesh.presets import MESH_TRANSFORMERS, named_preset
 from dropkey.tasks.mesh.sources import check_source_name
 
 __all__ = ["recipe"]
 
+_TRIED = ("metro_mini", "regression_mini")
 _MINI = {
-    "epochs": 4,
+    "epochs": 5,
     "batch_size": 16,
     "lr": 3e-3,
     "weight_decay": 0.01,
-    "warmup_epochs": 1,
+    "warmup_epochs": 0,
+    "lr_schedule": "wsd",
     "clip_grad": 1.0,
     "workers": 0,
 }
@@ -44,11 +46,17 @@ def recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     data, model = check_source_name(given.get("data", "bodies")), given.get("model", "metro_mini")
     shape = named_preset(model).shape
-    is_mini = model == "metro_mini"
-    values: dict[str, Any] = dict(_MINI if is_mini else {**_PUBLISHED, "workers": min(4, (os.cpu_count() or 1) - 1)})
-    values |= {"mask_ratio": shape.mask_ratio, "dropout": shape.dropout}
+    values: dict[str, Any] = dict(
+        _MINI if model in _TRIED else {**_PUBLISHED, "workers": min(4, (os.cpu_count() or 1) - 1)}
+    )
+    if model in MESH_TRANSFORMERS:
+        values |= {"mask_ratio": shape.mask_ratio, "dropout": shape.dropout}
+    else:
+        values["regularizer"] = "none"  # there is no attention
     if data == "humbi":
         values |= _AUGMENTED
+    if given.get("lr_schedule", values["lr_schedule"]) == "step":
+        values["lr_drop_epoch"] = given.get("epochs", values["epochs"]) // 2  # METRO's
     if "epochs" in given:
         values["warmup_epochs"] = short_warmup(given["epochs"], values["warmup_epochs"])
     return values

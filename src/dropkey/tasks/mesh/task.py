@@ -15,11 +15,11 @@ from dropkey.runs.measure import Measure
 from dropkey.runs.prepared import Prepared
 from dropkey.runs.regularizer_options import build_regularizer
 from dropkey.tasks.mesh import evaluation
+from dropkey.tasks.mesh.body_network import BodyNetwork
 from dropkey.tasks.mesh.config import MeshConfig
-from dropkey.tasks.mesh.metro import Metro
 from dropkey.tasks.mesh.module import Mesh
 from dropkey.tasks.mesh.predictions import write_predictions
-from dropkey.tasks.mesh.presets import build_metro
+from dropkey.tasks.mesh.presets import build_body_network
 from dropkey.tasks.mesh.recipes import recipe
 from dropkey.tasks.mesh.sources import load_source
 from dropkey.tasks.task import Built, Task
@@ -54,7 +54,7 @@ class MeshTask(Task[MeshConfig, BodySource]):
         return BodyData(source, config.img_size, augmentation, config.batch_size, config.seed, config.workers)
 
     def module(self, config: MeshConfig, source: BodySource, built: Built) -> Mesh:
-        assert isinstance(built.network, Metro)
+        assert isinstance(built.network, BodyNetwork)
         return Mesh(built.network, config, source.topology, built.handle)
 
     def trial(self, config: MeshConfig, batch_size: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -71,8 +71,8 @@ class MeshTask(Task[MeshConfig, BodySource]):
         write_predictions(trained, path)
 
 
-def _network(config: MeshConfig, topology: BodyTopology, *, pretrained: bool = False) -> Metro:
-    return build_metro(
+def _network(config: MeshConfig, topology: BodyTopology, *, pretrained: bool = False) -> BodyNetwork:
+    return build_body_network(
         config.model,
         topology,
         config.img_size,
