@@ -14,7 +14,12 @@ from dropkey.errors import RunError
 from dropkey.experiments.experiment import Experiment, Row
 from dropkey.experiments.study import config_of
 from dropkey.runs.config import RunConfig
-from dropkey.runs.regularizer_options import ReAttentionOptions, build_re_attention, build_regularizer
+from dropkey.runs.regularizer_options import (
+    ReAttentionOptions,
+    build_locality_attention,
+    build_re_attention,
+    build_regularizer,
+)
 from dropkey.tasks.registry import named_task
 
 __all__ = ["Cost", "as_text", "dry_run"]
@@ -88,7 +93,7 @@ def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         _called(network.eval(), inputs)
-    for regularizer in (_re_attention(config), build_regularizer(config)):
+    for regularizer in (*_always_acting(config), build_regularizer(config)):
         if regularizer is not None:
             apply(network, regularizer)
     _step(row, network.train(), inputs)
@@ -97,8 +102,10 @@ def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
     return Cost(row.label, parameters, counter.get_total_flops() / _BATCH, total)
 
 
-def _re_attention(config: RunConfig) -> Any:
-    return build_re_attention(config) if isinstance(config, ReAttentionOptions) else None
+def _always_acting(config: RunConfig) -> list[Any]:
+    """Return what acts in evaluation too."""
+    is_plain = isinstance(config, ReAttentionOptions)
+    return [build_re_attention(config), build_locality_attention(config)] if is_plain else []
 
 
 def _step(row: Row, network: nn.Module, inputs: Mapping[str, Any]) -> None:

@@ -22,7 +22,6 @@ def depth(scale: Scale, data: str, data_dir: str) -> Experiment:
 
     Here Re-attention starts as the identity, in all blocks. A block counts as similar where more than 0.9 of the
     columns of its maps have a cosine above 0.5 with those of the block before; DeepViT does not give its threshold.
-    A learned temperature is not among the options yet, so it is not among the rows.
     """
     shared = {**scale.options(data, data_dir), "regularizer": "none"}
     if scale.name == "small":
@@ -39,6 +38,7 @@ def depth(scale: Scale, data: str, data_dir: str) -> Experiment:
         if count == 24:
             rows += [
                 _row(scale, 2 * width, count, "twice the width"),
+                _row(scale, width, count, "learned temperature", locality_attention="temperature"),
                 _row(scale, width, count, "dropout 0.1", regularizer="dropout", drop_ratio=0.1),
                 _row(scale, width, count, "DropKey 0.1", regularizer="dropkey", drop_ratio=0.1),
                 _row(scale, width, count, "loss on alike maps, 0.1", map_similarity_loss=0.1),
