@@ -104,8 +104,9 @@ def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
 
 def _always_acting(config: RunConfig) -> list[Any]:
     """Return what acts in evaluation too."""
-    is_plain = isinstance(config, ReAttentionOptions)
-    return [build_re_attention(config), build_locality_attention(config)] if is_plain else []
+    if not isinstance(config, ReAttentionOptions):
+        return []
+    return [build_re_attention(config), build_locality_attention(config)]
 
 
 def _step(row: Row, network: nn.Module, inputs: Mapping[str, Any]) -> None:
