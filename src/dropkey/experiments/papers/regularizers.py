@@ -23,7 +23,7 @@ def regularizers(scale: Scale, data: str, data_dir: str) -> Experiment:
         dropout(ratio),
         dropout(ratio, renormalized=True),
         dropkey(ratio),
-        dropkey(ratio / 3),
-        dropkey(min(0.6, ratio * 2)),
+        dropkey(round(ratio / 3, 3)),
+        dropkey(round(ratio * 2, 3)),
     ]
     return Experiment([Table("Against no regularizer", rows)], scale.options(data, data_dir), seeds=6)
