@@ -115,6 +115,10 @@ def test_tables_are_what_the_runs_say_and_an_arm_is_trained_once(named_tiny, tmp
     assert first["rows"][1]["difference"]["mean"] == pytest.approx(difference, abs=1e-5)
     assert second["rows"][1]["difference"]["mean"] == pytest.approx(-difference, abs=1e-5)
     assert "Second" in (tmp_path / "tiny.html").read_text()
+    document = (tmp_path / "tiny.md").read_text()
+    assert document.startswith(f"`dropkey experiment tiny --output {tmp_path} --seeds 2`")
+    assert "**Second**" in document
+    assert document.count("| none |") == 2
     assert main(words) == 0
     assert "4 of 4 runs are finished already" in capsys.readouterr().out
 

@@ -53,6 +53,17 @@ class StudyReport:
             parts.append(f"\n{each.table.title}\n{as_text(rows, self.measures)}\n{verdict(rows, self.measures[0])}")
         return "\n".join(parts)
 
+    def markdown(self) -> str:
+        """Return the tables for a document in Markdown."""
+        date = datetime.date.today().isoformat()
+        parts = [f"`{self.command}`, {date}"]
+        for each in self.filled:
+            rows = arm_rows(each.results, self.measures)
+            header, *body = as_cells(rows, self.measures)
+            lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *body)]
+            parts += [f"**{each.table.title}**", "\n".join(lines), verdict(rows, self.measures[0])]
+        return "\n\n".join(parts) + "\n"
+
     def data(self) -> dict[str, Any]:
         """Return everything as plain data, the headline of each seed included."""
         headline = self.measures[0].name
@@ -85,11 +96,11 @@ class StudyReport:
         )
 
     def write(self, root: Path) -> list[Path]:
-        """Write NAME.json and NAME.html below a folder, and return their paths."""
+        """Write NAME.json, NAME.md and NAME.html below a folder, and return their paths."""
         if not self.filled:
             return []
         root.mkdir(parents=True, exist_ok=True)
-        files = {"json": json.dumps(self.data(), indent=2) + "\n", "html": self.page()}
+        files = {"json": json.dumps(self.data(), indent=2) + "\n", "md": self.markdown(), "html": self.page()}
         for suffix, content in files.items():
             write_atomically(root / f"{self.name}.{suffix}", content.encode())
         return [root / f"{self.name}.{suffix}" for suffix in files]
