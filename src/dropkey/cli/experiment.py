@@ -1,6 +1,7 @@
 """``dropkey experiment``."""
 
 import dataclasses
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ def _indented(paragraph: str) -> str:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    return " ".join(["dropkey experiment", *arguments])
+    return shlex.join(["dropkey", "experiment", *arguments])
 
 
 def _say(line: str) -> None:
