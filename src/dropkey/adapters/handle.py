@@ -166,8 +166,8 @@ class Handle:
 
         In training mode every site's output must equal the reference computed with the exported keep mask, and its
         dropped share must be the drop ratio within the bound of its pattern; in evaluation mode the model's output must
-        be, bit for bit, what it is without the regularizer. Of Re-attention and locality self-attention it
-        proves that every site does as the formula says, in both modes. Random state, modes and buffers are as before afterwards.
+        be, bit for bit, what it is without the regularizer. Of Re-attention and locality self-attention it proves that
+        every site does as the formula says, in both modes. Random state, modes and buffers are as before afterwards.
 
         Args:
             inputs: what the model's forward takes: usually one batch of images.
