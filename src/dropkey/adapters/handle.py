@@ -79,7 +79,7 @@ class Handle:
     def unknown(self) -> list[str]:
         """Modules that look like attention but have no adapter: nothing is done there.
 
-        For Re-attention also the known ones that are no plain self-attention.
+        For Re-attention and locality self-attention also the known ones that are no plain self-attention.
         """
         unfit = self._sites()[0][2].unfit(attention_modules(self.model))
         return [*unknown_attention(self.model), *unfit]
@@ -149,7 +149,7 @@ class Handle:
     def remove(self) -> None:
         """Take the regularizer out; modules without any other get their class and own dropout back.
 
-        Re-attention's parameters are gone afterwards, also from the state_dict.
+        Parameters that it had added are gone afterwards, also from the state_dict.
 
         Raises:
             SiteError: something else has changed a module's class since, or the handle was removed before.
@@ -166,8 +166,8 @@ class Handle:
 
         In training mode every site's output must equal the reference computed with the exported keep mask, and its
         dropped share must be the drop ratio within the bound of its pattern; in evaluation mode the model's output must
-        be, bit for bit, what it is without the regularizer. Of Re-attention it proves that every site mixes as the
-        formula says, in both modes. Random state, modes and buffers are as before afterwards.
+        be, bit for bit, what it is without the regularizer. Of Re-attention and locality self-attention it proves that
+        every site does as the formula says, in both modes. Random state, modes and buffers are as before afterwards.
 
         Args:
             inputs: what the model's forward takes: usually one batch of images.
