@@ -315,7 +315,8 @@ def test_another_error_names_the_arm(root, capsys):
 # The clock.
 
 
-def test_the_kernel_is_built_before_the_clock_starts(root, monkeypatch):
+@pytest.mark.parametrize("acts", [["--regularizer", "dropkey"], ["--regularizer", "none", "--re-attention", "all"]])
+def test_the_kernel_is_built_before_the_clock_starts(root, monkeypatch, acts):
     order = []
     monkeypatch.setattr(training, "is_available", lambda name: order.append(("built", name, time.monotonic())))
     real = training.pl.Trainer.fit
@@ -325,7 +326,7 @@ def test_the_kernel_is_built_before_the_clock_starts(root, monkeypatch):
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(training.pl.Trainer, "fit", fit)
-    assert train() == 0
+    assert train(*acts) == 0
     assert [step for step, _, _ in order] == (["fit"] if torch.cuda.is_available() else ["built", "fit"])
 
 

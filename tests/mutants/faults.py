@@ -72,6 +72,9 @@ DETECTORS = "tests/tasks/detection/test_families.py"
 DETECTION_OPTIONS = "tests/tasks/detection/test_options.py"
 BOXES = "tests/data/test_box_transforms.py"
 BOXED = "tests/data/test_coco_and_yolo.py"
+STATISTICS = "tests/experiments/test_statistics.py"
+ARMS_TABLE = "tests/experiments/test_comparison_table.py"
+ARMS_PAGE = "tests/experiments/test_comparison_page_in_browser.py"
 
 FAULTS = [
     # Seen in public copies.
@@ -1683,4 +1686,51 @@ FAULTS = [
         BOXED,
     ),
     Fault("detection: sizes of YOLO's images as stored", "data/yolo.py", "size[1], size[0]", "size", BOXED),
+    # What a comparison says.
+    Fault(
+        "Bonferroni for Holm", "experiments/statistics.py", "(len(p_values) - rank) *", "len(p_values) *", STATISTICS
+    ),
+    Fault("a one-sided interval", "experiments/statistics.py", "1 - ALPHA / 2))\n\n", "1 - ALPHA))\n\n", STATISTICS),
+    Fault(
+        "seeds needed as if the spread were known",
+        "experiments/statistics.py",
+        "if _power(effect, int(pairs)) >= POWER:",
+        "if pairs > 1:",
+        STATISTICS,
+    ),
+    Fault(
+        "equal differences are told from 0 with certainty",
+        "experiments/statistics.py",
+        "return Difference(mean, math.nan, math.nan, pairs=pairs)",
+        "return Difference(mean, mean, mean, 0.0, 2.0, pairs)",
+        STATISTICS,
+    ),
+    Fault(
+        "more millimeters are better",
+        "experiments/comparison_words.py",
+        "headline.is_better(row.difference.mean, 0.0)",
+        "row.difference.mean > 0",
+        ARMS_TABLE,
+    ),
+    Fault(
+        "arms are judged one by one",
+        "experiments/comparison_words.py",
+        "if row.p_holm < ALPHA]",
+        "if row.difference and row.difference.p_value < ALPHA]",
+        ARMS_TABLE,
+    ),
+    Fault(
+        "names drawn over each other",
+        "pages/chart.py",
+        "max(previous + _LINE, min(",
+        "max(previous, min(",
+        ARMS_PAGE,
+    ),
+    Fault(
+        "the kernel of Re-attention is built on the clock",
+        "runs/training.py",
+        "any(map(site_of, prepared.network.modules()))",
+        "prepared.handle is not None",
+        COMMANDS,
+    ),
 ]

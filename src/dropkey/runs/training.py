@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from dropkey.adapters.site import site_of
 from dropkey.diagnostics.callback import AttentionCallback
 from dropkey.errors import ArgumentError, RunError
 from dropkey.ops.dispatch import is_available
@@ -120,7 +121,7 @@ def _start_of(path: Path, checkpoints: Checkpoints, prepared: Prepared) -> tuple
 
 def _build_kernel(prepared: Prepared) -> None:
     """Have the native kernel compiled, if it is needed and never was: not on the time of the first step."""
-    if prepared.handle is not None and not torch.cuda.is_available():
+    if any(map(site_of, prepared.network.modules())) and not torch.cuda.is_available():
         is_available("cpu")
 
 
