@@ -237,3 +237,29 @@ def test_it_is_an_arm_that_trains_and_is_evaluated(tmp_path):
         assert len(gains) == 4
         assert all((gain - 1).abs().max() > 0 for gain in gains)
     assert main(["evaluate", str(run), "--occlusion", ""]) == 0
+
+
+def test_the_one_that_stays_acts_when_the_other_is_removed():
+    """Both keep torch's encoder layer from running around its attention; each takes its own guard along alone."""
+
+    def encoder():
+        torch.manual_seed(0)
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        return torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+
+    def with_locality(model):
+        dropkey.apply(model, dropkey.LocalityAttention())
+        for name, parameter in model.named_parameters():
+            if "gain" in name:
+                parameter.data.fill_(3.0)
+        return model
+
+    x = torch.randn(2, 5, 16)
+    both, alone = encoder(), with_locality(encoder())
+    mixing = dropkey.apply(both, dropkey.ReAttention())
+    with_locality(both)
+    with torch.no_grad():
+        expected = alone(x)
+        assert not torch.allclose(expected, encoder()(x), atol=0.1)
+        mixing.remove()
+        assert torch.equal(both(x), expected)

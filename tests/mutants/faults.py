@@ -1542,6 +1542,15 @@ FAULTS = [
         "attn_bias=bias",
         LOCALITY,
     ),
+    Fault(
+        "one regularizer takes the other's hook with it",
+        "adapters/added_parameters.py",
+        "    ours = next((key for key, hook in hooks.items() if hook is _no_fast_path), None)\n"
+        "    if ours is not None:  # one for each that was put in\n"
+        "        del hooks[ours]\n",
+        "    for key in [key for key, hook in hooks.items() if hook is _no_fast_path]:\n        del hooks[key]\n",
+        LOCALITY,
+    ),
     # Choosing the ratio.
     Fault(
         "the check has the seeds of the search",

@@ -108,5 +108,5 @@ class StudyReport:
     def _section(self, filled: Filled) -> str:
         rows = arm_rows(filled.results, self.measures)
         figure = arms_figure(filled.results, self.measures)
-        words = f"<p>{text(verdict(rows, self.measures[0]))}</p>"
+        words = "".join(f"<p>{text(line)}</p>" for line in verdict(rows, self.measures[0]).splitlines())
         return f"{words}<figure>{figure}</figure>{table(as_cells(rows, self.measures), filled.table.title)}"
