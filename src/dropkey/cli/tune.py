@@ -137,7 +137,8 @@ def _search(task: "Task[Any, Any]", shared: dict[str, Any], options: TuneOptions
     base = task.resolve({**shared, "output": "-"})
     root = Path(options.output or f"runs/tune-{base.data}")
     file = SearchFile(root, {"task": task.name, **{k: v for k, v in shared.items() if k not in _WHERE}})
-    place = options.storage or str(root.absolute() / ("search.log" if options.cluster else "search.db"))
+    place = options.storage or str(root / ("search.log" if options.cluster else "search.db"))
+    place = place if "://" in place else str(Path(place).absolute())
     trials = Trials(Storage(place, file.name, task.measures[0], base.epochs))
     budget = Budget(options.trials, options.hours, file.seconds)
     runs_after = 2 * options.check_seeds

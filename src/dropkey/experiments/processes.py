@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +23,7 @@ __all__ = ["Processes"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 30.0
 _stop: Event | None = None  # of a process of the pool: set when it shall begin no other run
+_busy = threading.Lock()  # held while a process of the pool has a run
 
 
 class Processes(Launcher):
@@ -65,7 +67,18 @@ class Processes(Launcher):
 def _obey(stop: Event) -> None:
     global _stop
     _stop = stop
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  no progress bars over each other
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  runs do not speak into each other
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Save and end when the command was killed: else its runs would go on, and hold their folders."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with _busy:
+        os._exit(1)
 
 
 def _run_in_pool(job: Job) -> Outcome:
@@ -76,7 +89,8 @@ def _run_in_pool(job: Job) -> Outcome:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if _stop is not None and _stop.is_set():
             raise Interrupted
-        return outcome_of(job)
+        with _busy:
+            return outcome_of(job)
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 

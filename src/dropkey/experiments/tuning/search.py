@@ -21,7 +21,7 @@ from dropkey.tasks.task import Task
 
 __all__ = ["FIRST_SEED", "Search"]
 
-FIRST_SEED = 1000  # each trial has a seed of its own; those below are for the check
+FIRST_SEED = 1000  # of trial 0; each has the next one, and those below are for the check
 
 
 class Search:
