@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from runs.training_process import finish, start_training, wait_for
+from runs.training_process import finish, kill, start_training, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -98,8 +98,8 @@ def test_two_processes_killed_and_resumed(together, tmp_path):
     root = tmp_path / "run"
     process = start(root, *HALF, processes=2)
     wait_for(root / "checkpoints" / "last.ckpt", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
+    assert not (root / "summary.json").exists()
     finish(start(root, "--resume", processes=2))
     assert result(root) == result(together)
 
@@ -130,8 +130,8 @@ def test_shards_killed_and_resumed_and_evaluated_in_one_process(sharded, tmp_pat
     root = tmp_path / "run"
     process = start(root, *HALF, *SHARDED, processes=2)
     wait_for(root / "checkpoints" / "last.ckpt", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
+    assert not (root / "summary.json").exists()
     finish(start(root, "--resume", processes=2))
     assert result(root) == result(sharded)
     evaluate = [sys.executable, "-m", "dropkey", "evaluate", str(root)]

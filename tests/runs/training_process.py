@@ -1,10 +1,12 @@
 """``dropkey train`` in one process of its own, or in several that train together."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def start_training(root, *options, processes=1):
@@ -25,6 +27,19 @@ def finish(process):
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     return out
+
+
+def kill(process):
+    """Kill a process and all that it has started, at once: torchrun gives its processes sessions of their own."""
+    for pid in [process.pid, *_descendants(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _descendants(pid):
+    """Return the processes below one, those of Linux's list of children."""
+    children = [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+    return [*children, *(below for child in children for below in _descendants(child))]
 
 
 def wait_for(path, process, seconds=120):

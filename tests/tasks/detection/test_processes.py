@@ -2,13 +2,11 @@
 
 import csv
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
 from PIL import Image
-from runs.training_process import finish, start_training, wait_for
+from runs.training_process import finish, kill, start_training, wait_for
 
 from dropkey.cli import main
 
@@ -72,8 +70,7 @@ def test_two_processes_killed_and_resumed(together, options, tmp_path):
     root = tmp_path / "run"
     process = start_training(root, *options, processes=2)
     wait_for(root / "checkpoints" / "last.ckpt", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     assert not (root / "summary.json").exists()
     finish(start_training(root, "--resume", processes=2))
     assert measured(root) == measured(together)
