@@ -14,6 +14,8 @@ __all__ = ["mendable_failures"]
 _REMEDIES = {
     "shared memory": "the processes that read images have no room in shared memory: --workers 0, or a larger /dev/shm",
     "No space left on device": "no space is left: make room (df -h names the full disk), then --resume",
+    "closed by peer": "another process of this run has ended: its own line says why",
+    "reset by peer": "another process of this run has ended: its own line says why",
     "DataLoader worker": "a process that reads images was killed, often for want of memory: fewer --workers",
     "out of memory": "out of memory: a smaller --batch-size, with --accumulate for the same step",
     "can't allocate memory": "out of memory: a smaller --batch-size, with --accumulate for the same step",
