@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 from PIL import Image
 
+from dropkey.cli import main
 from dropkey.errors import RunError
+from dropkey.runs.console import quiet_libraries
 from dropkey.runs.failures import mendable_failures
 
 # What was said, and what must be in our line.
@@ -38,6 +41,32 @@ def test_memory_errors_of_any_kind():
 def test_what_is_not_known_passes():
     with pytest.raises(RuntimeError, match="a bug of ours"), mendable_failures():
         raise RuntimeError("a bug of ours")
+
+
+def test_events_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+    """As on a full disk: TensorBoard writes in a thread of its own, which says so by itself."""
+
+    def write(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", write)
+    assert main(["train", "--epochs", "1", "--train-per-class", "4", "--output", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err == "dropkey: no space is left: make room (df -h names the full disk), then --resume\n"
+
+
+def test_other_threads_still_report(monkeypatch):
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+
+    def fail():
+        raise OSError("seen")
+
+    with quiet_libraries():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert [str(failure.exc_value) for failure in reported] == ["seen"]
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -33,6 +34,7 @@ def quiet_libraries() -> Iterator[None]:
     """Hide Lightning's notes on hardware and the warnings that the user can do nothing about, and no others."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
+    hook, threading.excepthook = threading.excepthook, _but_for_event_writers(threading.excepthook)
     with warnings.catch_warnings():
         for message in _UNMENDABLE:
             warnings.filterwarnings("ignore", message=message)
@@ -41,8 +43,20 @@ def quiet_libraries() -> Iterator[None]:
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _but_for_event_writers(report: Callable[[threading.ExceptHookArgs], Any]) -> Callable[..., Any]:
+    """Leave out the traceback of TensorBoard's thread: what it could not write is raised again where it is written."""
+
+    def excepthook(failure: threading.ExceptHookArgs) -> None:
+        of_events = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (of_events and isinstance(failure.exc_value, OSError)):
+            report(failure)
+
+    return excepthook
 
 
 def progress_bars() -> list[pl.Callback]:
