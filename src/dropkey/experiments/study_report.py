@@ -89,7 +89,7 @@ class StudyReport:
         return comparison_page(
             first.results,
             self.measures,
-            title=f"{self.claim.title}: {first.table.title[0].lower()}{first.table.title[1:]}",
+            title=f"{self.claim.title}. {first.table.title}" if others else self.claim.title,
             lead=" ".join(self.claim.words.split()),
             command=self.command,
             sections=sections,
