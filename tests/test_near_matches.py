@@ -29,6 +29,10 @@ def test_the_name_that_was_meant_comes_first(word, best):
     assert did_you_mean(word, NAMES).startswith(f"; did you mean '{best}'")
 
 
+def test_names_far_behind_the_closest_are_left_out():
+    assert did_you_mean("hico", ["digit_pairs", "hico_det", "vcoco"]) == "; did you mean 'hico_det'?"
+
+
 def test_nothing_is_offered_for_a_word_like_none_of_them():
     assert did_you_mean("xyzzy", NAMES) == ""
     assert did_you_mean("vit", []) == ""

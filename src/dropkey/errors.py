@@ -45,6 +45,7 @@ class DivergedError(RunError):
 
 
 _CLOSE = 0.5  # of the letters
+_WORSE = 0.25  # than the closest, from where on a name is no help
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -54,7 +55,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     matcher = difflib.SequenceMatcher(b=word)  # what it knows of b it keeps
     near = [(_likeness(matcher, name, len(word)), -len(name), name) for name in known]
-    best = [name for score, _, name in sorted(near, reverse=True)[:3] if score >= _CLOSE]
+    near.sort(reverse=True)
+    best = [name for score, _, name in near[:3] if score >= max(_CLOSE, near[0][0] - _WORSE)]
     return f"; did you mean {' or '.join(map(repr, best))}?" if best else ""
 
 
