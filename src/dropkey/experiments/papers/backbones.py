@@ -27,11 +27,11 @@ def backbones(scale: Scale, data: str, data_dir: str) -> Experiment:
     parameters, RegNetY-4G 80.0 with 21, ResNet-50 76.2 with 25).
 
     The learning rate is the same for all: this ranks no architectures at the small scale, where all start from nothing
-    on 1,000 images.
+    on 1,000 images of 64 pixels, for 6 epochs (120 steps), and are measured on 1,000 held-out training images.
     """
     shared: dict[str, Any] = scale.options(data, data_dir)
     if scale.name == "small":
-        shared = {**shared, "img_size": 64, "epochs": 20, "evaluate_every": 20, "attention_every": 0}
+        shared = {**shared, "img_size": 64, "epochs": 6, "evaluate_every": 6, "attention_every": 0, "val_share": 0.02}
         shared.pop("model_kwargs")
     elif scale.name == "gpu":
         shared = {**shared, "img_size": 64, "attention_every": 0}
