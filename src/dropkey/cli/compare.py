@@ -1,6 +1,7 @@
 """``dropkey compare``."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from dropkey.errors import ArgumentError, RunError
 from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.runs.numbers import PositiveInt
 from dropkey.runs.options import flag, idle_because, option, refuse_idle
+from dropkey.tasks.registry import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from dropkey.experiments.comparison import Arm
@@ -23,9 +25,21 @@ __all__ = ["CompareOptions", "run"]
 
 _DESCRIPTION = (
     "Train several arms with several seeds; end with a table and an HTML page. The options of dropkey train hold for "
-    "all arms. Run again, it resumes."
+    "all arms; without any, it trains on few digits (20 a class), where regularizers can differ. Run again, it resumes."
 )
 _OF_ONE_RUN = ("seed", "output")
+# Without any option of training: few digits, where a ViT overfits and regularizers differ (docs/results.md).
+_FEW_DIGITS = {
+    "train_per_class": 20,
+    "val_share": 0.7,
+    "epochs": 60,
+    "evaluate_every": 20,
+    "batch_size": 50,
+    "lr": 3e-3,
+    "drop_ratio": 0.5,
+}
+_SEEDS, _SEEDS_OF_FEW = 3, 5
+_JOBS_OF_FEW = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +54,13 @@ class CompareOptions(LaunchOptions):
         takes="ARM",
         several=tuple,
     )
-    seeds: int = option(3, "runs per arm (seeds 0, 1, ...)", group="comparison", kind=PositiveInt)
+    seeds: int = option(
+        0,
+        "runs per arm (seeds 0, 1, ...)",
+        group="comparison",
+        kind=PositiveInt,
+        shown=f"{_SEEDS}; {_SEEDS_OF_FEW} without an option of training",
+    )
     output: str = option("", "folder of the comparison", group="comparison", takes="DIR", shown="runs/compare-DATA")
 
 
@@ -51,8 +71,13 @@ def run(arguments: Sequence[str]) -> int:
     options = CompareOptions(**given.of(CompareOptions))
     refuse_idle(options, [name for name in given.of(CompareOptions) if name in given.asked])
     shared = {name: value for name, value in given.of(task.config_class).items() if name not in _OF_ONE_RUN}
+    alone = not shared and task.name == DEFAULT_TASK
+    shared = dict(_FEW_DIGITS) if alone else shared
+    seeds = options.seeds or (_SEEDS_OF_FEW if alone else _SEEDS)
     arms = [_arm(text, task, shared) for text in options.arms]
     _refuse_idle(arms, [name for name in shared if name in given.asked])
+    if alone:
+        print(f"no option of training, so on few digits: {_in_words(_FEW_DIGITS)}", flush=True)
 
     from dropkey.experiments.comparison import Comparison
     from dropkey.experiments.comparison_files import write_comparison
@@ -63,9 +88,11 @@ def run(arguments: Sequence[str]) -> int:
     from dropkey.tasks.loading import load_run
 
     root = Path(options.output or f"runs/compare-{arms[0].config.data}")
-    comparison = Comparison(root, task, arms, range(options.seeds))
+    comparison = Comparison(root, task, arms, range(seeds))
+    if alone and not options.cluster and "jobs" not in given.values:
+        options = dataclasses.replace(options, jobs=min(_JOBS_OF_FEW, os.cpu_count() or 1))  # one thread each
     launcher = launcher_of(options)
-    print(f"{_count(len(arms), 'arm')} x {_count(options.seeds, 'seed')}, {launcher}; folder {root}", flush=True)
+    print(f"{_count(len(arms), 'arm')} x {_count(seeds, 'seed')}, {launcher}; folder {root}", flush=True)
     try:
         results = comparison.run(launcher, _say)
     except Interrupted:
@@ -123,6 +150,10 @@ def _refuse_idle(arms: Sequence["Arm"], names: Sequence[str]) -> None:
         reasons = [idle_because(arm.config, name) for arm in heirs]
         if all(reasons):
             raise ArgumentError(f"{flag(name)} acts only with {reasons[0]}, which no arm has: leave it out")
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{flag(name)} {value:g}" for name, value in values.items())
 
 
 def _count(number: int, what: str) -> str:
