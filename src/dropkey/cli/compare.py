@@ -38,7 +38,7 @@ _FEW_DIGITS = {
     "lr": 3e-3,
     "drop_ratio": 0.5,
 }
-_SEEDS, _SEEDS_OF_FEW = 3, 5
+_SEEDS_OF_FEW = 5
 _JOBS_OF_FEW = 2
 
 
@@ -55,11 +55,11 @@ class CompareOptions(LaunchOptions):
         several=tuple,
     )
     seeds: int = option(
-        0,
+        3,
         "runs per arm (seeds 0, 1, ...)",
         group="comparison",
         kind=PositiveInt,
-        shown=f"{_SEEDS}; {_SEEDS_OF_FEW} without an option of training",
+        shown=f"3; {_SEEDS_OF_FEW} without an option of training",
     )
     output: str = option("", "folder of the comparison", group="comparison", takes="DIR", shown="runs/compare-DATA")
 
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     shared = {name: value for name, value in given.of(task.config_class).items() if name not in _OF_ONE_RUN}
     alone = not shared and task.name == DEFAULT_TASK
     shared = dict(_FEW_DIGITS) if alone else shared
-    seeds = options.seeds or (_SEEDS_OF_FEW if alone else _SEEDS)
+    seeds = _SEEDS_OF_FEW if alone and "seeds" not in given.values else options.seeds
     arms = [_arm(text, task, shared) for text in options.arms]
     _refuse_idle(arms, [name for name in shared if name in given.asked])
     if alone:
