@@ -17,6 +17,9 @@ def attention_maps(scale: Scale, data: str, data_dir: str) -> Experiment:
 
     The change is from the first look in training to the last, on two validation images; all else is of the trained
     model on 64 images spread over the validation data, occlusion on all of them.
+
+    Small: the runs of regularizers, and five minutes on one core to look at them. ``dropkey experiment
+    attention_maps``; at the paper's scale ``--dry-run`` says what it takes.
     """
     ratio = scale.drop_ratio
     rows = [NONE, dropout(ratio), dropout(ratio, renormalized=True), dropkey(ratio)]

@@ -21,6 +21,9 @@ def mesh(scale: Scale, data: str, data_dir: str) -> Experiment:
     Claim: DropKey lowers METRO's MPVE, MPJPE and PA-MPJPE on HUMBI by 0.7, 0.5 and 0.4 mm (DropKey, CVPR 2023).
     Here: 2,000 sampled bodies, few enough that the model overfits, with the default recipe. METRO itself drops
     attention weights at 0.1: that is the arm dropout 0.1.
+
+    Small: 9 runs of a few minutes on two cores; how long they take was not measured. ``dropkey experiment mesh``;
+    at the paper's scale ``--dry-run`` says what it takes.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
     return Experiment([Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="mesh", pool="mesh")
