@@ -16,7 +16,7 @@ def rows():
                 yield pytest.param(row, id=f"{path.stem}: {table['title']}: {row['label']}")
 
 
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", list(rows()))
 def test_a_row_is_as_it_was_kept(row):
     text = (ROOT / "docs" / "results.md").read_text()
     start = f"| {row['label']} | {row['seeds']} | {row['accuracy']:.4f} ± {row['accuracy_sd']:.4f} |"
