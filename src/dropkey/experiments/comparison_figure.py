@@ -9,16 +9,21 @@ from dropkey.pages.strips import Strip, strip_chart
 from dropkey.pages.svg import side_by_side
 from dropkey.runs.measure import Measure
 
-__all__ = ["arms_figure", "difference_panel", "value_panel"]
+__all__ = ["arms_figure", "difference_panel", "panels", "value_panel"]
 
 
 def arms_figure(results: Sequence[Result], measures: Sequence[Measure]) -> str:
     """Return the figure as one SVG element: values of each arm, and beside them the differences from the first."""
     rows = arm_rows(results, measures)
-    panels = [value_panel(rows, measures[0])]
-    if len(rows) > 1:
-        panels.append(difference_panel(rows, measures[0]))
-    return side_by_side(panels)
+    return side_by_side([drawing for _, drawing in panels(rows, measures[0])])
+
+
+def panels(rows: Sequence[ArmRow], headline: Measure) -> list[tuple[str, str]]:
+    """Return titles and drawings: the arms, and their differences from the first where there are any."""
+    drawings = [(f"Validation {headline.words}", value_panel(rows, headline))]
+    if any(row.difference for row in rows):
+        drawings.append((f"Against {rows[0].label}, paired by seed", difference_panel(rows, headline)))
+    return drawings
 
 
 def value_panel(rows: Sequence[ArmRow], headline: Measure) -> str:

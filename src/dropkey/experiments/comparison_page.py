@@ -11,7 +11,7 @@ from markupsafe import Markup
 from dropkey.experiments.comparison import Result
 from dropkey.experiments.comparison_curves import charts, multiples, sites_of
 from dropkey.experiments.comparison_facts import counted, facts
-from dropkey.experiments.comparison_figure import arms_figure, difference_panel, value_panel
+from dropkey.experiments.comparison_figure import arms_figure, panels
 from dropkey.experiments.comparison_table import ArmRow, arm_rows, as_cells
 from dropkey.experiments.comparison_words import how_tested, verdict
 from dropkey.experiments.table_files import as_csv, as_latex
@@ -57,7 +57,7 @@ def comparison_page(
         verdict=verdict(rows, headline).splitlines(),
         headline=headline.words,
         first=rows[0].label,
-        panels=_panels(rows, headline),
+        panels=_marked(panels(rows, headline)),
         downloads=Markup(" · ").join(map(Markup, _downloads(results, rows, measures))),
         table=Markup(table(as_cells(rows, measures), "Arms over their seeds")),
         legend=_legend(headline),
@@ -78,13 +78,6 @@ def comparison_page(
 def _title(results: Sequence[Result], rows: Sequence[ArmRow]) -> str:
     config = results[0].config
     return f"{config.model} on {config.data}: {counted(len(rows), 'arm')}, {counted(rows[0].seeds, 'seed')}"
-
-
-def _panels(rows: Sequence[ArmRow], headline: Measure) -> list[tuple[str, Markup]]:
-    panels = [(f"Validation {headline.words}", value_panel(rows, headline))]
-    if any(row.difference for row in rows):
-        panels.append((f"Against {rows[0].label}, paired by seed", difference_panel(rows, headline)))
-    return _marked(panels)
 
 
 def _downloads(results: Sequence[Result], rows: Sequence[ArmRow], measures: Sequence[Measure]) -> list[str]:

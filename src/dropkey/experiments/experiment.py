@@ -80,5 +80,5 @@ class Claim:
 
 def said_by(function: Any) -> Claim:
     """Return the docstring of an experiment's function: its first line, and the paragraphs below."""
-    title, _, words = (inspect.getdoc(function) or "").partition("\n\n")
+    title, _, words = (inspect.getdoc(function) or "").replace("``", "").partition("\n\n")
     return Claim(title.rstrip("."), words)

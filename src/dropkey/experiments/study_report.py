@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropkey.experiments.comparison_figure import arms_figure
+from dropkey.experiments.comparison_figure import panels
 from dropkey.experiments.comparison_page import comparison_page
 from dropkey.experiments.comparison_table import arm_rows, as_cells, as_data, as_text
 from dropkey.experiments.comparison_words import verdict
 from dropkey.experiments.experiment import Claim
 from dropkey.experiments.study import Filled
-from dropkey.pages.page import table, text
+from dropkey.pages.page import figure, table, text
 from dropkey.runs.measure import Measure
 from dropkey.runs.run_folder import write_atomically
 
@@ -107,6 +107,6 @@ class StudyReport:
 
     def _section(self, filled: Filled) -> str:
         rows = arm_rows(filled.results, self.measures)
-        figure = arms_figure(filled.results, self.measures)
+        figures = "".join(figure(*panel) for panel in panels(rows, self.measures[0]))
         words = "".join(f"<p>{text(line)}</p>" for line in verdict(rows, self.measures[0]).splitlines())
-        return f"{words}<figure>{figure}</figure>{table(as_cells(rows, self.measures), filled.table.title)}"
+        return f'{words}<div class="charts">{figures}</div>{table(as_cells(rows, self.measures), filled.table.title)}'
