@@ -38,6 +38,7 @@ def counts(section: dict) -> dict[str, int]:
     return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_every_section_reports(dry):
     _, report, _ = dry
     assert list(report["sections"]) == PLANTED + SECTIONS
@@ -48,11 +49,13 @@ def test_every_section_reports(dry):
         assert not counts(section).get("fail"), [case for case in section["cases"] if case["state"] == "fail"]
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_what_is_not_run_has_a_reason(dry):
     for section in dry[1]["sections"].values():
         assert all(case["reason"] for case in section["cases"] if case["state"] == "not run")
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_kernels_are_checked_where_the_interpreter_works(dry):
     found = dry[1]["sections"]["correctness"]
     reasons = {case.get("reason", "") for case in found["cases"]}
@@ -62,6 +65,7 @@ def test_kernels_are_checked_where_the_interpreter_works(dry):
     assert counts(dry[1]["sections"]["features"])["pass"] >= 6
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_a_failing_case_and_a_dying_process_are_failures_and_the_next_case_is_checked(dry):
     out, report, done = dry
     cases = {case["label"]: case for case in report["sections"]["planted_failures"]["cases"]}
@@ -75,22 +79,26 @@ def test_a_failing_case_and_a_dying_process_are_failures_and_the_next_case_is_ch
     assert "RuntimeError: wrong on purpose" in (out / "report.txt").read_text()
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_a_crashing_section_says_so(dry):
     section = dry[1]["sections"]["planted_crash"]
     assert (section["state"], section["reason"]) == ("crashed", "its process ended with code 7")
     assert [case["state"] for case in section["cases"]] == ["not run"]
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_a_hanging_section_is_stopped_and_keeps_what_it_found(dry):
     section = dry[1]["sections"]["planted_hang"]
     assert section["state"] == "stopped"
     assert [(case["label"], case["state"]) for case in section["cases"]] == [("before", "pass"), ("after", "not run")]
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_no_test_collected_is_not_a_pass(dry):
     assert "pass" not in counts(dry[1]["sections"]["pytest"])
 
 
+@pytest.mark.slow  # a minute for all of them: before a GPU is used, and not with every change
 def test_few_files(dry):
     names = sorted(file.name for file in dry[0].iterdir())
     assert names == ["log.txt", "rate.png", "ratio.png", "report.json", "report.txt"]

@@ -177,7 +177,8 @@ def test_dry_run_counts_what_a_hand_count_gives(named_tiny, capsys):
         (["schedules", "--scale", "large"], "--scale must be"),
     ],
 )
-def test_bad_input_is_one_line(words, message, capsys):
+def test_bad_input_is_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["experiment", *words]) == 2
     err = capsys.readouterr().err
     assert message in err
