@@ -191,3 +191,14 @@ def test_list_names_all_with_their_claims(capsys):
     for name in EXPERIMENTS:
         assert f"{name}: " in out
     assert out.count("Claim: ") == len(EXPERIMENTS)
+
+
+def test_a_table_without_the_row_that_others_are_compared_with_is_left_out(tmp_path, monkeypatch):
+    """Else another row would silently take its place."""
+    study = Study(tiny(SCALES["small"], "digits", ""), tmp_path, 1)
+    monkeypatch.setattr(study.comparison, "run", lambda launcher, say: study.comparison.diverged.update({"none": None}))
+    monkeypatch.setattr(study, "_result", lambda row, seed: row.label)
+    said = []
+    (left,) = study.run(Serial(), said.append)
+    assert (left.table.title, left.results) == ("Second", ["drop"])
+    assert "left out: First, since the row that the others are compared with diverged" in said

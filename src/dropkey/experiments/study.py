@@ -20,7 +20,7 @@ __all__ = ["Filled", "Study", "config_of"]
 
 @dataclass(frozen=True)
 class Filled:
-    """A table with the results of its rows; rows without any diverged."""
+    """A table with the results of its rows, the first among them; rows without any diverged."""
 
     table: Table
     results: Sequence[Result]
@@ -58,7 +58,13 @@ class Study:
         """
         self.comparison.run(launcher, say)
         say("reading what was trained")
-        return [Filled(table, self._results(table)) for table in self.experiment.tables]
+        tables = []
+        for table in self.experiment.tables:
+            if table.rows[0].arm in self.comparison.diverged:
+                say(f"left out: {table.title}, since the row that the others are compared with diverged")
+            else:
+                tables.append(Filled(table, self._results(table)))
+        return tables
 
     def _results(self, table: Table) -> list[Result]:
         rows = [row for row in table.rows if row.arm not in self.comparison.diverged]
