@@ -46,10 +46,20 @@ def of_sites(
         lines.append(f"Changed since apply, see whether it still acts with handle.verify: {'; '.join(patched)}")
     if unknown:
         lines.append(f"Not reached, nothing is {slot.does} there: {', '.join(unknown)}")
-    if left_alone:
-        more = f", and {len(left_alone) - 3} more" if len(left_alone) > 3 else ""
-        lines.append(f"Left alone, there are no keys to drop: {', '.join(left_alone[:3])}{more}")
-    return "\n".join(lines)
+    return "\n".join(lines + _left_alone(left_alone))
+
+
+def _left_alone(entries: Sequence[str]) -> list[str]:
+    """Return a line for each reason, with the modules that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in entries:
+        name, _, reason = entry.partition(": ")
+        by_reason.setdefault(reason, []).append(name)
+    lines = []
+    for reason, names in by_reason.items():
+        more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(f"Left alone ({reason}): {', '.join(names[:3])}{more}")
+    return lines
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
