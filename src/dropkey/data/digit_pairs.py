@@ -12,7 +12,7 @@ from PIL import Image
 
 from dropkey.data.boxed_images import Boxes
 from dropkey.data.paired_images import ImagePairs, PairSource
-from dropkey.data.scene_painting import blank_canvas, digit_glyphs, enlarged, paint
+from dropkey.data.scene_painting import blank_canvas, enlarged, glyphs_by_digit, paint
 from dropkey.data.seeds import seed_of
 
 __all__ = ["VERBS", "DigitPairs", "digit_pairs", "verbs_between"]
@@ -133,8 +133,7 @@ class _Arrangement:
 
     def __init__(self, rng: _Random, split: str) -> None:
         self.rng = rng
-        glyphs, digits = digit_glyphs(split)
-        self.glyphs = {number: [g for g, d in zip(glyphs, digits, strict=True) if d == number] for number in range(10)}
+        self.glyphs = glyphs_by_digit(split)
         self.placed: list[_Digit] = []
 
     def draw(self) -> list[_Digit] | None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-__all__ = ["Glyph", "blank_canvas", "digit_glyphs", "paint"]
+__all__ = ["Glyph", "blank_canvas", "digit_glyphs", "enlarged", "glyphs_by_digit", "paint"]
 
 _INK = 0.2  # of full ink: what is fainter does not count for a box
 _TEXTURE = ((4, 0.10), (16, 0.05), (64, 0.03))  # cells a side, and how much they differ
@@ -28,6 +28,13 @@ def digit_glyphs(split: str) -> tuple[Sequence[Glyph], Sequence[int]]:
     chosen = order[:_TRAIN_SHARE] if split == "train" else order[_TRAIN_SHARE:]
     images = (bunch.images[chosen] / 16).astype(np.float32)
     return list(images), [int(digit) for digit in bunch.target[chosen]]
+
+
+@cache
+def glyphs_by_digit(split: str) -> Sequence[Sequence[Glyph]]:
+    """Return the images of a split, "train" or "val", of each digit from 0 to 9."""
+    glyphs, digits = digit_glyphs(split)
+    return [[glyph for glyph, digit in zip(glyphs, digits, strict=True) if digit == number] for number in range(10)]
 
 
 def blank_canvas(rng: _Random, size: tuple[int, int]) -> Any:
