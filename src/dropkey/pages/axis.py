@@ -4,7 +4,22 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Axis"]
+__all__ = ["Axis", "whole_step"]
+
+
+def whole_step(unit: int, least: float) -> int:
+    """Return the smallest of 1, 2, 5, 10, 20, ... units that is at least so large.
+
+    Example:
+        >>> whole_step(1, 12.6)
+        20
+    """
+    decade = unit
+    while True:
+        for factor in (1, 2, 5):
+            if factor * decade >= least:
+                return factor * decade
+        decade *= 10
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Axis:
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        return cls(tuple(count * step for count in range(first, last + 1)))
+        return cls(tuple(place * step for place in range(first, last + 1)))
 
     @property
     def span(self) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dropkey.pages.axis import Axis
+from dropkey.pages.axis import Axis, whole_step
 from dropkey.pages.palette import color, look
 from dropkey.pages.short_names import short_names, width_of
 from dropkey.pages.svg import Drawing, number
@@ -106,9 +106,8 @@ class _Chart:
             self.drawing.line(name, (self.left, height), (self.right, height))
             self.drawing.write(words, (self.left - 6, height + 4), "end", "tick")
         most = max(2, int(self.right - self.left) // 45)
-        finest = min(line.step for line in self.lines)
-        step = finest * max(1, math.ceil((self.last - self.first + 1) / finest / most))
-        for there in range(self.first, self.last + 1, step):
+        step = whole_step(min(line.step for line in self.lines), (self.last - self.first + 1) / most)
+        for there in range(math.ceil(self.first / step) * step, self.last + 1, step):
             self.drawing.write(str(there), (self.x(there), self.bottom + 16), "middle", "tick")
         cut = f" (vertical axis fits {self.start} and later)" if self.start > self.first else ""
         self.drawing.write(x_label + cut, ((self.left + self.right) / 2, self.bottom + 33), "middle", "axis")
