@@ -43,7 +43,9 @@ def _site(name, number, maps, grid, prefix):
     measures = {measure: torch.rand(len(maps), maps.shape[1]) for measure in MEASURES}
     measures["distance"][:] = torch.nan
     shape = (maps.shape[2], maps.shape[3])
-    return SiteReport(name, "self", number, maps.shape[1], shape, maps, grid, grid, prefix, prefix, 1, 1, measures)
+    return SiteReport(
+        name, "self", number, maps.shape[1], shape, maps, grid, grid, prefix, prefix, 1, 1, True, measures
+    )
 
 
 def of_vit(images) -> Report:

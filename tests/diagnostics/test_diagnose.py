@@ -137,14 +137,6 @@ def test_windows_are_put_back_on_the_image():
     assert isinstance(report.figure("overlay"), matplotlib.figure.Figure)
 
 
-def test_windows_that_lie_nowhere_known():
-    from dropkey.catalogue.timm import TIMM_FAMILIES
-
-    family = next(family for family in TIMM_FAMILIES if family.name == "NesT")
-    report = dropkey.diagnose(family.small(), family.inputs()[""])
-    assert any("are means over their windows" in note for note in report.notes)
-
-
 def test_cross_attention():
     backbone = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"])
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}

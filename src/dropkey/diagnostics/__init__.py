@@ -12,10 +12,12 @@ from dropkey.diagnostics.measures.similarity import (
 )
 from dropkey.diagnostics.measures.sinks import Sink, prefix_share, strongest_sink
 from dropkey.diagnostics.relevance import class_relevance
-from dropkey.diagnostics.windows import WindowPlaces, window_places
+from dropkey.diagnostics.window_search import window_places
+from dropkey.diagnostics.windows import Places, WindowPlaces
 from dropkey.ops.map_similarity import map_similarity
 
 __all__ = [
+    "Places",
     "Sink",
     "WindowPlaces",
     "attention_distance",

@@ -111,7 +111,7 @@ class AttentionCallback(pl.Callback):
             self.rows.append({"epoch": epoch, "site": site.name, **values})
         folder.mkdir(parents=True, exist_ok=True)
         _write_csv(folder / "measures.csv", self.rows)
-        has_picture = any(site.key_grid is not None for site in report.sites)
+        has_picture = any(site.key_grid is not None and site.is_on_image for site in report.sites)
         pixels = overlay_pixels(report) if has_picture else None
         if pixels is not None:
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"epoch-{epoch:04d}.png", compress_level=1)

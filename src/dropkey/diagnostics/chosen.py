@@ -34,7 +34,7 @@ def chosen_sites(report: Report, sites: Sequence[int | str] | None) -> list[Site
             raise ArgumentError(
                 f"sites must be 0 to {len(report.sites) - 1} or of {', '.join(by_name)}, got {list(sites)}"
             ) from None
-    drawable = [site for site in report.sites if site.key_grid is not None]
+    drawable = [site for site in report.sites if site.key_grid is not None and site.is_on_image]
     if not drawable:
         raise ArgumentError("no site of this report has patches of the image as keys, so nothing can be drawn")
     count = min(_MOST_ROWS, len(drawable))
@@ -53,7 +53,7 @@ def look_of(site: SiteReport, image: int, query: int | tuple[int, int] | None) -
     Raises:
         ArgumentError: keys that are no patches, or no such query.
     """
-    if site.key_grid is None:
+    if site.key_grid is None or not site.is_on_image:
         raise ArgumentError(f"the keys of {site.name} are no patches of the image, so they cannot be drawn on it")
     maps = site.maps[image]
     is_mean = query is None and not site.num_query_prefix

@@ -14,7 +14,7 @@ from dropkey.diagnostics.capture import hearing
 from dropkey.diagnostics.heard import Heard
 from dropkey.diagnostics.look import Look
 from dropkey.diagnostics.report import Report
-from dropkey.diagnostics.windows import window_places
+from dropkey.diagnostics.window_search import window_places
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["diagnose"]

@@ -92,9 +92,12 @@ class Look:
             cells = ", ".join(sorted({f"{s.key_cell} x {s.key_cell}" for s in pooled}))
             ranked = "" if all(site.places for site in pooled) else "; their effective rank is that of the pooled maps"
             yield f"maps of {len(pooled)} of {len(self.sites)} sites are pooled to cells of {cells} patches{ranked}"
-        windows = [site for site in self.sites if site.num_maps > 1 and site.places is None]
-        if windows:
-            yield f"maps of {len(windows)} of {len(self.sites)} sites are means over their windows"
+        lost = [site.name for site in self.sites if not site.is_on_image]
+        if lost:
+            yield (
+                f"maps of {len(lost)} of {len(self.sites)} sites are means over their windows, since it was not found "
+                f"where these lie on the image: {', '.join(lost)}"
+            )
         if not self.rolled_places:
             yield "no rollout: its sites of self-attention do not all see the same tokens"
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dropkey.diagnostics.token_grid import TokenGrid
-from dropkey.diagnostics.windows import WindowPlaces
+from dropkey.diagnostics.windows import Places, WindowPlaces
 
 __all__ = ["pool", "pool_windows"]
 
@@ -33,20 +33,25 @@ def pool(attn: Tensor, queries: TokenGrid, keys: TokenGrid, query_cell: int, key
     return attn
 
 
-def pool_windows(attn: Tensor, places: WindowPlaces, grid: TokenGrid, cell: int) -> Tensor:
-    """Return maps of windows (W, H, n, n) as maps over cells of the whole image, (1, H, cells, cells).
+def pool_windows(attn: Tensor, places: WindowPlaces, query_cell: int, key_cell: int) -> Tensor:
+    """Return maps of windows (W, H, Nq, Nk) as maps over cells of the whole image, (1, H, cells, cells).
 
     What ``pool`` makes of ``places.on_image(attn)``, without that map in memory.
     """
-    count = grid.cells(cell).bincount().to(attn.device)
-    cells = torch.cat([grid.cells(cell), torch.tensor([len(count)])])[places.patches].to(
-        attn.device
-    )  # padding: one more
-    result = attn.new_zeros((attn.shape[1], len(count) + 1, len(count) + 1))
-    for window, its_cells in zip(attn, cells, strict=True):
-        of_keys = window.new_zeros((*window.shape[:2], len(count) + 1)).index_add_(-1, its_cells, window)
-        result.index_add_(1, its_cells, of_keys)
-    return (result[:, :-1, :-1] / count[:, None])[None]
+    queries, counts = _cells_of(places.queries, query_cell)
+    keys, key_counts = _cells_of(places.keys, key_cell)
+    result = attn.new_zeros((attn.shape[1], len(counts) + 1, len(key_counts) + 1))
+    for window, its_queries, its_keys in zip(attn, queries.to(attn.device), keys.to(attn.device), strict=True):
+        of_keys = window.new_zeros((*window.shape[:2], len(key_counts) + 1)).index_add_(-1, its_keys, window)
+        result.index_add_(1, its_queries, of_keys)
+    return (result[:, :-1, :-1] / counts.to(attn.device)[:, None])[None]
+
+
+def _cells_of(places: Places, cell: int) -> tuple[Tensor, Tensor]:
+    """Return the cell of every token of every window, (W, n), one more for padding; and how many patches cells have."""
+    cells = TokenGrid(places.grid, 0).cells(cell)
+    counts = cells.bincount()
+    return torch.cat([cells, torch.tensor([len(counts)])])[places.patches], counts
 
 
 def _summed(attn: Tensor, cells: Tensor, axis: int) -> Tensor:

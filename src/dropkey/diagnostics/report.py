@@ -37,6 +37,7 @@ class SiteReport:
         num_key_prefix: keys before the patches (class, register, distillation tokens); all where ``key_grid`` is None.
         query_cell: side of the cells, in patches; 1 where nothing was pooled.
         key_cell: likewise of the keys.
+        is_on_image: whether the grids are those of the image; otherwise of a window, and ``maps`` are means over them.
         measures: float32 (B, H) by name, see ``MEASURES``; NaN where a measure is not defined.
     """
 
@@ -52,6 +53,7 @@ class SiteReport:
     num_key_prefix: int
     query_cell: int
     key_cell: int
+    is_on_image: bool
     measures: dict[str, Tensor] = field(repr=False)
 
 

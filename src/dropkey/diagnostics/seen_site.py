@@ -54,8 +54,8 @@ class SeenSite:
             self.queries = grid_by_shape(num_queries, found.num_prefix_tokens, None, shape_of_queries)
         self.places = places
         # What its maps are kept over: windows are put back on the image where it is known how they lie.
-        self.kept_queries = self.queries if places is None else TokenGrid(places.grid, 0)
-        self.kept_keys = self.keys if places is None else self.kept_queries
+        self.kept_queries = self.queries if places is None else TokenGrid(places.queries.grid, 0)
+        self.kept_keys = self.keys if places is None else TokenGrid(places.keys.grid, 0)
         self.query_cell = self.kept_queries.cell_for(max_patches)
         self.key_cell = self.kept_keys.cell_for(max_patches)
         self.maps: list[Tensor] = []
@@ -65,6 +65,11 @@ class SeenSite:
     def is_pooled(self) -> bool:
         """Whether its maps are kept smaller than they are."""
         return self.query_cell > 1 or self.key_cell > 1
+
+    @property
+    def is_on_image(self) -> bool:
+        """Whether its grids are those of the image, and not of a window somewhere."""
+        return self.kind != "window" or self.places is not None
 
     @property
     def is_rolled(self) -> bool:
@@ -82,7 +87,7 @@ class SeenSite:
     def pooled(self, attn: Tensor) -> Tensor:
         """Return maps (B, H, Nq, Nk) as small as they are kept."""
         if self.places is not None:
-            return pool_windows(attn, self.places, self.kept_keys, self.key_cell)
+            return pool_windows(attn, self.places, self.query_cell, self.key_cell)
         return pool(attn, self.queries, self.keys, self.query_cell, self.key_cell)
 
     def report(self) -> SiteReport:
@@ -100,5 +105,6 @@ class SeenSite:
             num_key_prefix=self.kept_keys.num_prefix,
             query_cell=self.query_cell,
             key_cell=self.key_cell,
+            is_on_image=self.is_on_image,
             measures={name: torch.cat([each[name] for each in self.measures]) for name in self.measures[0]},
         )

@@ -101,7 +101,7 @@ def model_data(label: str, report: Report) -> dict[str, Any]:
     return {
         "label": label,
         "model": report.model,
-        "sites": [{**_site(site), "onImage": _is_on_image(site, report)} for site in sites_of(report)],
+        "sites": [_site(site) for site in sites_of(report)],
         "similarity": _numbers(report.similarity),
         "blocks": list(report.blocks),
         "featureSimilarity": _numbers(report.feature_similarity),
@@ -124,15 +124,9 @@ def _site(site: SiteReport) -> dict[str, Any]:
         "keyPrefix": site.num_key_prefix,
         "queryCell": site.query_cell,
         "keyCell": site.key_cell,
+        "onImage": site.is_on_image,
         "measures": {name: _numbers(values) for name, values in site.measures.items()},
     }
-
-
-def _is_on_image(site: SiteReport, report: Report) -> bool:
-    """Say whether the patches of a map are those of the image: those of a mean over windows are not."""
-    has_means = any("means over their windows" in note for note in report.notes)
-    is_window = site.kind == "window" and math.prod(site.key_grid or ()) * site.key_cell**2 <= site.shape[1]
-    return not (has_means and is_window)
 
 
 def _numbers(values: Tensor) -> Any:
