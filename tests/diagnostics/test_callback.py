@@ -80,7 +80,7 @@ def test_when_it_looks(every, epochs, looked, tmp_path):
     folder = tmp_path / "attention"
     assert sorted({int(row["epoch"]) for row in rows(folder)}) == looked
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["measures.csv", *(f"epoch-{epoch:04d}.png" for epoch in looked)]
+        ["measures.csv", *(f"epoch-{epoch:04d}.{kind}" for epoch in looked for kind in ("png", "report"))]
     )
 
 

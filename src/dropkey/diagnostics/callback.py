@@ -17,6 +17,7 @@ from dropkey.adapters.discover import attention_modules
 from dropkey.diagnostics.diagnose import diagnose
 from dropkey.diagnostics.overlays import overlay_pixels
 from dropkey.diagnostics.report import Report
+from dropkey.diagnostics.report_file import write_look
 from dropkey.diagnostics.site_measures import MEASURES
 from dropkey.errors import ArgumentError, SiteError
 
@@ -29,8 +30,9 @@ class AttentionCallback(pl.Callback):
     """Logs measures of attention and overlays on a few images, at the start of a validation.
 
     They go to every logger (images to those that take them, TensorBoard's for one) and into a folder: ``measures.csv``
-    has a row for each look and site, ``epoch-0004.png`` shows where blocks look. The network is only looked at: random
-    state, modes and buffers are as before, so a run gives the same weights with the callback and without.
+    has a row for each look and site, ``epoch-0004.png`` shows where blocks look, and ``epoch-0004.report`` keeps the
+    maps for a page over all epochs. The network is only looked at: random state, modes and buffers are as before, so a
+    run gives the same weights with the callback and without.
 
     Args:
         every_n_epochs: epochs from one look to the next; the last epoch is always looked at. By default a fifth of the
@@ -111,6 +113,7 @@ class AttentionCallback(pl.Callback):
             self.rows.append({"epoch": epoch, "site": site.name, **values})
         folder.mkdir(parents=True, exist_ok=True)
         _write_csv(folder / "measures.csv", self.rows)
+        write_look(folder, epoch, report)
         has_picture = any(site.key_grid is not None and site.is_on_image for site in report.sites)
         pixels = overlay_pixels(report) if has_picture else None
         if pixels is not None:
