@@ -56,9 +56,9 @@ class Stored:
     def notes(self) -> Iterator[str]:
         """Say what was lost."""
         if self.max_patches is not None:
-            yield f"so that the page stays small, its maps are pooled to at most {self.max_patches} cells"
+            yield f"So that the page stays small, its maps are pooled to at most {self.max_patches} cells"
         yield (
-            "prefix tokens and each row's two largest weights are stored as they are, the others in "
+            "Prefix tokens and each row's two largest weights are stored as they are, the others in "
             f"{self.coding.levels} steps, within {self.coding.error:.0%} of their value down to "
             f"1/{2**self.coding.octaves:,.0f} of the largest of them"
         )
