@@ -84,7 +84,7 @@ BAD = {
     "vit_mini_patch2_8 IMAGE --output /nowhere/page.html": "there is no folder /nowhere",
     "vit_mini_patch2_8 IMAGE --weights a --pretrained": "two sources of weights",
     "vit_mini_patch2_9 IMAGE": "no model 'vit_mini_patch2_9'",
-    "resnet18 IMAGE": "found no attention module",
+    "resnet18 IMAGE": "found no supported attention module",
     "nn.Transformer IMAGE": "nn.Transformer takes no images",
     "swin_t IMAGE --weights a": "are for timm models, which swin_t is not",
     "vit_mini_patch2_8 IMAGE --weights nowhere.pt": "nowhere.pt",

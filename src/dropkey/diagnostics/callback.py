@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dropkey.adapters.chosen_modules import chosen_modules
 from dropkey.adapters.discover import attention_modules
 from dropkey.diagnostics.diagnose import diagnose
 from dropkey.diagnostics.overlays import overlay_pixels
@@ -82,8 +83,7 @@ class AttentionCallback(pl.Callback):
         if hasattr(trainer.strategy, "device_mesh") or "FSDP" in type(trainer.strategy).__name__:
             raise SiteError("AttentionCallback runs the network on one process: it cannot look at sharded weights")
         network = self.network(pl_module)
-        if not attention_modules(network):
-            raise SiteError(f"no attention module that is known in this {type(network).__name__}: see dropkey.register")
+        chosen_modules(network, attention_modules(network), None)
         self._next = self._next or self._interval(trainer) - 1
 
     def on_validation_batch_start(

@@ -74,13 +74,12 @@ def capture(
         torch.Size([3, 2, 5, 5])
     """
     check_stage(stage)
-    unknown = unknown_attention(model)
-    if unknown and where is None:
+    unknown, names = unknown_attention(model), unwrapped_names(model)
+    chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]
+    if unknown and chosen and where is None:
         warnings.warn(
             f"not captured, since no adapter knows its class: {', '.join(unknown)}; see dropkey.register", stacklevel=3
         )
-    names = unwrapped_names(model)
-    chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]
     captured = Captured(chosen, left_alone(model))
     for missing in unknown:
         captured.note(f"{missing} is not captured: no adapter knows its class")
