@@ -103,6 +103,9 @@ def test_whatever_is_around_a_model(around):
 
 def test_what_cannot_be_found_is_left_out():
     assert window_places(timm_swin().bfloat16(), torch.empty(1, 3, 32, 64, dtype=torch.bfloat16)) == {}
+    with torch.inference_mode():
+        model = timm_swin()
+    assert "where these lie on the image" in dropkey.diagnose(model, torch.randn(1, 3, 32, 64)).notes[0]
     model = timm_swin()
     block = model.layers[0].blocks[0]
     forward = block.forward

@@ -24,6 +24,8 @@ from dropkey.diagnostics.windows import WindowPlaces
 
 __all__ = ["window_places"]
 
+_CHECKPOINTS = "grad_checkpointing"
+
 
 def window_places(
     model: nn.Module, images: Tensor, where: Callable[[Found], bool] | None = None
@@ -39,9 +41,9 @@ def window_places(
 
     Returns:
         By the module's name, as in ``dropkey.capture``. A module is not in it where its keys do not come from one patch
-        each (a convolution between the last map of the image and its keys), inside of a checkpoint of its own, and in
-        half precision. Queries that do not come from one patch each are taken for those of the keys, if there are as
-        many.
+        each (a convolution between the last map of the image and its keys), inside of a checkpoint of its own, in half
+        precision, and with weights that were made in inference mode. Queries that do not come from one patch each are
+        taken for those of the keys, if there are as many.
 
     Example:
         >>> import timm, torch, dropkey
@@ -54,7 +56,8 @@ def window_places(
     names = unwrapped_names(model)
     every = attention_modules(model)
     looked_at = {f.module for f in every if f.kind == "window" and (where is None or where(f))}
-    if not looked_at:
+    has_gradients = not any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()])
+    if not looked_at or not has_gradients:
         return {}
     found: dict[str, WindowPlaces] = {}
     seen: list[Source] = []
@@ -80,14 +83,14 @@ def window_places(
 @contextlib.contextmanager
 def _without_checkpoints(model: nn.Module) -> Iterator[None]:
     """Let no part be computed again for a gradient: timm checkpoints in evaluation too."""
-    parts = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
+    parts = [module for module in model.modules() if getattr(module, _CHECKPOINTS, False) is True]
     try:
         for part in parts:
-            part.grad_checkpointing = False
+            setattr(part, _CHECKPOINTS, False)
         yield
     finally:
         for part in parts:
-            part.grad_checkpointing = True
+            setattr(part, _CHECKPOINTS, True)
 
 
 @contextlib.contextmanager
