@@ -50,7 +50,7 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Audit:
     """
     tensors = [leaf for leaf in tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
     if tensors and not any(tensor.numel() for tensor in tensors):
-        raise ArgumentError("audit measures what is dropped of its inputs, and these are empty: pass two images or more")
+        raise ArgumentError("audit measures what is dropped of its inputs; these are empty: pass two images or more")
     sites = sites_that_drop(model)
     with untouched(model):
         model.train()
