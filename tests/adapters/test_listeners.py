@@ -169,7 +169,7 @@ def test_it_ends_with_an_error_as_well(vit):
 
 
 def test_what_nobody_can_listen_to(vit):
-    with pytest.raises(dropkey.SiteError, match="found no attention module to listen to in this Linear"):
+    with pytest.raises(dropkey.SiteError, match="found no supported attention module in this Linear"):
         listening_everywhere(nn.Linear(2, 2), every_call).__enter__()
     with pytest.raises(dropkey.SiteError, match="it is no site of dropkey"):
         recording([vit.blocks[0].attn]).__enter__()

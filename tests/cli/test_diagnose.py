@@ -47,6 +47,31 @@ def test_a_run_has_its_own_images(few_digits, tmp_path, capsys):
     assert "a run has its own" in capsys.readouterr().err
 
 
+def test_a_run_over_its_training(few_digits, tmp_path, capsys):
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    words = ["--epochs", "4", "--workers", "0", "--attention-every", "2"]
+    assert main(["train", "--output", str(run), *words]) == 0
+    assert main(["diagnose", str(run), "--over-training", "--output", str(page)]) == 0
+    assert "looks after epoch 2, epoch 4" in capsys.readouterr().out
+    data = data_of(page)
+    assert data["areEpochs"] is True
+    assert [model["label"] for model in data["models"]] == ["epoch 2", "epoch 4"]
+    first, last = (model["sites"][0]["measures"]["entropy"] for model in data["models"])
+    assert first != last
+
+    assert main(["diagnose", str(run), "--over-training", "--beside", "x", "--seed", "3"]) == 2
+    assert "leave out --beside, --seed" in capsys.readouterr().err
+    assert main(["diagnose", "vit_mini_patch2_8", "--over-training"]) == 2
+    assert "name a run folder, and no images" in capsys.readouterr().err
+    (run / "attention" / "epoch-0001.report").write_bytes(b"no")
+    assert main(["diagnose", str(run), "--over-training", "--output", str(page)]) == 2
+    assert "epoch-0001.report is not a look at attention" in capsys.readouterr().err
+    for path in (run / "attention").glob("*.report"):
+        path.unlink()
+    assert main(["diagnose", str(run), "--over-training", "--output", str(page)]) == 2
+    assert "has kept no looks at attention: train it with --attention-every N" in capsys.readouterr().err
+
+
 def test_a_model_of_torchvision(photographs, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert main(["diagnose", "swin_t", photographs[0], "--img-size", "32", "--output", str(page)]) == 0
@@ -59,7 +84,7 @@ BAD = {
     "vit_mini_patch2_8 IMAGE --output /nowhere/page.html": "there is no folder /nowhere",
     "vit_mini_patch2_8 IMAGE --weights a --pretrained": "two sources of weights",
     "vit_mini_patch2_9 IMAGE": "no model 'vit_mini_patch2_9'",
-    "resnet18 IMAGE": "found no attention module",
+    "resnet18 IMAGE": "found no supported attention module",
     "nn.Transformer IMAGE": "nn.Transformer takes no images",
     "swin_t IMAGE --weights a": "are for timm models, which swin_t is not",
     "vit_mini_patch2_8 IMAGE --weights nowhere.pt": "nowhere.pt",

@@ -295,3 +295,8 @@ def test_the_bound_is_no_tighter_than_chance():
         above = binomial.sf(np.floor(high * draws), draws, rate)
         assert below + above <= 1e-9
         assert high - low < 16 * np.sqrt(rate * (1 - rate) / draws) + 20 / draws
+
+
+def test_nothing_is_measured_on_nothing():
+    with pytest.raises(dropkey.ArgumentError, match="these are empty: pass two images or more"):
+        dropkey.audit(nn.Dropout(0.2), torch.empty(0, 8))

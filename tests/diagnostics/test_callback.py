@@ -80,7 +80,7 @@ def test_when_it_looks(every, epochs, looked, tmp_path):
     folder = tmp_path / "attention"
     assert sorted({int(row["epoch"]) for row in rows(folder)}) == looked
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["measures.csv", *(f"epoch-{epoch:04d}.png" for epoch in looked)]
+        ["measures.csv", *(f"epoch-{epoch:04d}.{kind}" for epoch in looked for kind in ("png", "report"))]
     )
 
 
@@ -131,7 +131,7 @@ def test_what_it_refuses(tmp_path):
     with pytest.raises(dropkey.SiteError, match="looks at the start of a validation, and this trainer has none"):
         fit(tmp_path, AttentionCallback(), validate=False)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(dropkey.SiteError, match="no attention module that is known in this Classifier"):
+    with pytest.raises(dropkey.SiteError, match="found no supported attention module in this Classifier"):
         fit(tmp_path, AttentionCallback(), network=flat)
     sequences = AttentionCallback()
     with pytest.raises(dropkey.ArgumentError, match=r"no images .* in the validation batch: pass images to"):

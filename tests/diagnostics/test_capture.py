@@ -282,8 +282,15 @@ def test_a_class_that_nobody_knows_is_named():
 
 
 def test_what_cannot_be_captured(vit, images):
-    with pytest.raises(SiteError, match="found no attention module"), dropkey.capture(nn.Linear(2, 2)):
+    with pytest.raises(SiteError, match="found no supported attention module"), dropkey.capture(nn.Linear(2, 2)):
         pass
+    with (
+        pytest.raises(SiteError, match=r"it has \(the model itself\) \(Stranger\): register"),
+        dropkey.capture(Stranger()),
+    ):
+        pass
+    with pytest.raises(SiteError, match=r"where chooses none of the \d attention modules"):
+        dropkey.capture(vit, where=lambda site: False).__enter__()
     with pytest.raises(ArgumentError, match="unknown stage 'drop'; did you mean 'dropped'"):
         dropkey.capture(vit, stage="drop").__enter__()
     with pytest.raises(ArgumentError, match=r"blocks.0.attn has heads 0 to 2, got 3"), dropkey.capture(vit, heads=[3]):

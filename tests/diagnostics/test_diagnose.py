@@ -219,7 +219,7 @@ def test_what_cannot_be_diagnosed(model):
         dropkey.diagnose(model, torch.randn(3, 16, 32))
     with pytest.raises(ArgumentError, match="got a str"):
         dropkey.diagnose(model, "photo.jpg")
-    with pytest.raises(SiteError, match="found no attention module"):
+    with pytest.raises(SiteError, match="found no supported attention module"):
         dropkey.diagnose(torch.nn.Conv2d(3, 3, 1), torch.randn(1, 3, 8, 8))
 
 

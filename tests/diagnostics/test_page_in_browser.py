@@ -201,6 +201,10 @@ def test_one_model_over_its_epochs(browser, tmp_path):
     choose(browser, "epoch", 1)
     assert browser.ask("document.getElementById('epoch-text').textContent") == "epoch 1"
     assert_says(browser, reports["epoch 1"], 2, patch(2, 3))
+    assert browser.ask("document.getElementById('lead').textContent").startswith(
+        "Planted, epoch 0 to epoch 2; 2 images"
+    )
+    assert browser.ask("document.querySelectorAll('#notes li').length") == 2  # what all epochs have in common, once
 
 
 def test_a_phone(browser, page, reports):

@@ -87,7 +87,7 @@ def test_what_has_no_relevance(vit, images):
         class_relevance(vit, images, [0])
     with pytest.raises(dropkey.ArgumentError, match="classes must be 0 to 4, got 5"):
         class_relevance(vit, images, [0, 5])
-    with pytest.raises(dropkey.SiteError, match="found no attention module"):
+    with pytest.raises(dropkey.SiteError, match="found no supported attention module"):
         class_relevance(nn.Conv2d(3, 3, 1), images)
     vit.head = nn.Identity()
     vit.forward_head = lambda x: {"features": x}

@@ -75,6 +75,46 @@ def test_shifted_windows_of_swin(family):
         assert any(torch.equal(each.keys.patches, one) for one in want)
 
 
+def checkpointed():
+    model = timm_swin()
+    model.set_grad_checkpointing()
+    return model
+
+
+AROUND = {
+    "frozen": lambda: timm_swin().requires_grad_(False),
+    "float64": lambda: timm_swin().double(),
+    "checkpointed": checkpointed,
+    "compiled": lambda: torch.compile(timm_swin(), backend="eager"),
+    "DataParallel": lambda: nn.DataParallel(timm_swin()),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_whatever_is_around_a_model(around):
+    model = AROUND[around]()
+    images = torch.empty(1, 3, 32, 64, dtype=next(model.parameters()).dtype)
+    found = window_places(model, images)
+    want = window_places(timm_swin(), torch.empty(1, 3, 32, 64))
+    assert list(found) == list(want)
+    assert all(torch.equal(found[name].keys.patches, want[name].keys.patches) for name in want)
+    assert around != "checkpointed" or all(layer.grad_checkpointing for layer in model.layers)
+
+
+def test_what_cannot_be_found_is_left_out():
+    assert window_places(timm_swin().bfloat16(), torch.empty(1, 3, 32, 64, dtype=torch.bfloat16)) == {}
+    with torch.inference_mode():
+        model = timm_swin()
+    assert "where these lie on the image" in dropkey.diagnose(model, torch.randn(1, 3, 32, 64)).notes[0]
+    model = timm_swin()
+    block = model.layers[0].blocks[0]
+    forward = block.forward
+    block.forward = lambda x: torch.utils.checkpoint.checkpoint(forward, x, use_reentrant=False)
+    assert list(window_places(model, torch.empty(1, 3, 32, 64))) == [
+        f"layers.{layer}.blocks.{number}.attn" for layer, number in ((0, 1), (1, 0), (1, 1))
+    ]
+
+
 def test_in_inference_mode():
     model = timm_swin()
     with torch.inference_mode():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
+from dropkey.adapters.chosen_modules import chosen_modules
 from dropkey.adapters.class_swap import check_swappable, swap_in, swap_out
 from dropkey.adapters.discover import Found, attention_modules
 from dropkey.adapters.new_site import new_site
@@ -57,12 +58,9 @@ def listening_everywhere(
         where: says of each attention module whether to listen there; everywhere by default.
 
     Raises:
-        SiteError: no such module, or one that something else has patched.
+        SiteError: no such module, none where asked for, or one that something else has patched.
     """
-    found = [f for f in attention_modules(model) if where is None or where(f)]
-    if not found:
-        raise SiteError(f"found no attention module to listen to in this {type(model).__name__}")
-    with listening_to(found, listener):
+    with listening_to(chosen_modules(model, attention_modules(model), where), listener):
         yield
 
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from dropkey.adapters.block_order import by_execution, carried_order
 from dropkey.adapters.by_shape import proved_by_shape
-from dropkey.adapters.discover import Found, attention_modules, block_path, left_alone, unknown_attention
+from dropkey.adapters.chosen_modules import chosen_modules
+from dropkey.adapters.discover import Found, attention_modules, block_path
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.settings import Settings
 from dropkey.adapters.slots import SLOTS
@@ -36,7 +37,7 @@ def planned(
     known = attention_modules(model)
     if by_shape:
         known = _in_place(model, [*known, *proved_by_shape(model, example)])
-    there = _chosen(model, known, where)
+    there = chosen_modules(model, known, where, ", or pass by_shape=True and example=")
     there = carried_order(there) if example is None else by_execution(model, there, example)
     found = SLOTS[type(regularizer)].chosen(there, regularizer)
     drop_ratios = _drop_ratios(found, regularizer)
@@ -68,24 +69,6 @@ def restored(model: nn.Module, state: Mapping[str, Any], where: Where, example: 
     found = [f for name, f in named.items() if name in settings.drop_ratios]
     found = carried_order(found) if example is None else by_execution(model, found, example)
     return Plan(settings.regularizer, found, [settings.drop_ratios[names[f.module]] for f in found], settings.enabled)
-
-
-def _chosen(model: nn.Module, found: list[Found], where: Where) -> list[Found]:
-    """Return the modules to act on; raise a SiteError that says what there is if there are none."""
-    if not found:
-        others = [*unknown_attention(model), *left_alone(model)]
-        seen = f"; it has {', '.join(others[:3])}" if others else ""
-        raise SiteError(
-            f"found no supported attention module in this {type(model).__name__}{seen}: register its class with "
-            "dropkey.register if it calls scaled_dot_product_attention or softmax, or pass by_shape=True and example="
-        )
-    chosen = [f for f in found if where is None or where(f)]
-    if not chosen:
-        kinds = ", ".join(sorted({f.kind for f in found}))
-        raise SiteError(
-            f"where chooses none of the {len(found)} attention modules of this {type(model).__name__}; kinds: {kinds}"
-        )
-    return chosen
 
 
 def _drop_ratios(found: Sequence[Found], regularizer: Regularizer) -> list[float]:

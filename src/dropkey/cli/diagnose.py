@@ -10,7 +10,7 @@ from dropkey.cli.named import NAME_HELP, first_images, run_folder_of
 from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, DropKeyError, first_line
 from dropkey.runs.numbers import NonNegativeInt
-from dropkey.runs.options import Options, option
+from dropkey.runs.options import Options, flag, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,7 +22,8 @@ __all__ = ["DiagnoseOptions", "run"]
 
 _DESCRIPTION = (
     "Look at the attention of a model on some images: print measures of every block, and write a page that shows where "
-    "each head of each block looks. With --beside, two models side by side on the same images."
+    "each head of each block looks. With --beside, two models side by side on the same images; with --over-training, a "
+    "run epoch by epoch."
 )
 _NUM_IMAGES = 4  # of a run's own
 
@@ -32,6 +33,9 @@ class DiagnoseOptions(Options):
     """Options of ``dropkey diagnose``."""
 
     beside: str = option("", "another NAME to show beside the first on the same images", takes="NAME")
+    over_training: bool = option(
+        False, "a run over its epochs, with a slider: the looks that dropkey train --attention-every has kept"
+    )
     weights: str = option("", "weights of a timm model, which is untrained otherwise", group="model", takes="FILE")
     pretrained: bool = option(False, "take timm's pretrained weights (downloaded)", group="model")
     checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run", group="model")
@@ -48,6 +52,11 @@ class DiagnoseOptions(Options):
         super().__post_init__()
         if self.weights and self.pretrained:
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
+        defaults = DiagnoseOptions.__dataclass_fields__.items()
+        idle = [flag(name) for name, field in defaults if getattr(self, name) != field.default]
+        idle = [name for name in idle if name not in ("--over-training", "--output")]
+        if self.over_training and idle:
+            raise ArgumentError(f"--over-training shows the looks that a run has kept: leave out {', '.join(idle)}")
 
 
 class _Looked(NamedTuple):
@@ -79,6 +88,9 @@ def run(arguments: Sequence[str]) -> int:
     if not Path(config.output).parent.is_dir():
         raise ArgumentError(f"--output {config.output}: there is no folder {Path(config.output).parent}")
 
+    if config.over_training:
+        return _over_training(given.values["name"], given.values.get("images", []), config.output)
+
     from dropkey.data.seeds import seed_all
 
     seed_all(config.seed, "diagnose")
@@ -89,6 +101,21 @@ def run(arguments: Sequence[str]) -> int:
     for report in reports.values():
         print(report, end="\n\n")
     print(f"open {_save(reports, files, looked[0], config)} in a browser")
+    return DONE
+
+
+def _over_training(name: str, images: Sequence[str], output: str) -> int:
+    run_folder = run_folder_of(name)
+    if run_folder is None or images:
+        raise ArgumentError("--over-training shows the looks that a run has kept: name a run folder, and no images")
+    from dropkey.diagnostics.page.page import save
+    from dropkey.diagnostics.report_file import read_looks
+
+    reports = read_looks(run_folder.root / "attention")
+    if not reports:
+        raise ArgumentError(f"{name} has kept no looks at attention: train it with --attention-every N")
+    path = save(output, reports, title=f"Attention of {name} over its training", are_epochs=True)
+    print(f"looks after {', '.join(reports)}\nopen {path} in a browser")
     return DONE
 
 

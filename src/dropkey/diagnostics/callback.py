@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dropkey.adapters.chosen_modules import chosen_modules
 from dropkey.adapters.discover import attention_modules
 from dropkey.diagnostics.diagnose import diagnose
 from dropkey.diagnostics.overlays import overlay_pixels
 from dropkey.diagnostics.report import Report
+from dropkey.diagnostics.report_file import write_look
 from dropkey.diagnostics.site_measures import MEASURES
 from dropkey.errors import ArgumentError, SiteError
 
@@ -29,8 +31,9 @@ class AttentionCallback(pl.Callback):
     """Logs measures of attention and overlays on a few images, at the start of a validation.
 
     They go to every logger (images to those that take them, TensorBoard's for one) and into a folder: ``measures.csv``
-    has a row for each look and site, ``epoch-0004.png`` shows where blocks look. The network is only looked at: random
-    state, modes and buffers are as before, so a run gives the same weights with the callback and without.
+    has a row for each look and site, ``epoch-0004.png`` shows where blocks look, and ``epoch-0004.report`` keeps the
+    maps for a page over all epochs. The network is only looked at: random state, modes and buffers are as before, so a
+    run gives the same weights with the callback and without.
 
     Args:
         every_n_epochs: epochs from one look to the next; the last epoch is always looked at. By default a fifth of the
@@ -80,8 +83,7 @@ class AttentionCallback(pl.Callback):
         if hasattr(trainer.strategy, "device_mesh") or "FSDP" in type(trainer.strategy).__name__:
             raise SiteError("AttentionCallback runs the network on one process: it cannot look at sharded weights")
         network = self.network(pl_module)
-        if not attention_modules(network):
-            raise SiteError(f"no attention module that is known in this {type(network).__name__}: see dropkey.register")
+        chosen_modules(network, attention_modules(network), None)
         self._next = self._next or self._interval(trainer) - 1
 
     def on_validation_batch_start(
@@ -111,6 +113,7 @@ class AttentionCallback(pl.Callback):
             self.rows.append({"epoch": epoch, "site": site.name, **values})
         folder.mkdir(parents=True, exist_ok=True)
         _write_csv(folder / "measures.csv", self.rows)
+        write_look(folder, epoch, report)
         has_picture = any(site.key_grid is not None and site.is_on_image for site in report.sites)
         pixels = overlay_pixels(report) if has_picture else None
         if pixels is not None:

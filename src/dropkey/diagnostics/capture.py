@@ -18,7 +18,7 @@ from dropkey.diagnostics.memory import free_bytes
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.statistics import is_recomputing
 
-__all__ = ["capture", "hearing"]
+__all__ = ["capture", "hearing", "uncompiled"]
 
 Reduction = Callable[[Tensor], Tensor]
 
@@ -74,13 +74,12 @@ def capture(
         torch.Size([3, 2, 5, 5])
     """
     check_stage(stage)
-    unknown = unknown_attention(model)
-    if unknown and where is None:
+    unknown, names = unknown_attention(model), unwrapped_names(model)
+    chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]
+    if unknown and chosen and where is None:
         warnings.warn(
             f"not captured, since no adapter knows its class: {', '.join(unknown)}; see dropkey.register", stacklevel=3
         )
-    names = unwrapped_names(model)
-    chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]
     captured = Captured(chosen, left_alone(model))
     for missing in unknown:
         captured.note(f"{missing} is not captured: no adapter knows its class")
@@ -112,11 +111,17 @@ def hearing(
         take: is given each call after it has run.
         where: as in ``capture``.
     """
+    listening = listening_everywhere(model, lambda found: _Listener(found, take), where)
+    with uncompiled(model), listening, encoder_layers_heard(model):
+        yield
+
+
+@contextlib.contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run a compiled model eagerly."""
     with contextlib.ExitStack() as stack:
         if any(hasattr(module, "_orig_mod") for module in model.modules()):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(listening_everywhere(model, lambda found: _Listener(found, take), where))
-        stack.enter_context(encoder_layers_heard(model))
         yield
 
 

@@ -58,13 +58,13 @@ class Source:
     def _disjoint(self, numbers: Tensor, windows: int, tokens: int) -> Places | None:
         """Lay out windows that share no patch, whose tokens may each be made of a square cell of patches."""
         rows, cols = self.feature_map.grid
-        cell = round(math.sqrt(rows * cols / max(1, len(numbers[numbers >= 0].unique()))))
+        cell = round(math.sqrt(rows * cols / max(1, _distinct(numbers[numbers >= 0]))))
         if rows % cell or cols % cell:
             return None
         cells = numbers.view(rows // cell, cell, cols // cell, cell).transpose(1, 2).flatten(2)
         token = cells.amax(-1).flatten()
         is_whole = ((cells == cells.amax(-1, keepdim=True)) | (cells == _NONE)).all()
-        if not is_whole or token.min() < 0 or len(token.unique()) < len(token):
+        if not is_whole or token.min() < 0 or _distinct(token) < len(token):
             return None
         patches = torch.full((windows * tokens,), -1)
         patches[token] = torch.arange(len(token))
@@ -77,11 +77,11 @@ class Source:
         for window in range(windows):
             numbers = self._tokens(probes, [window])
             its_patches = (numbers >= 0).nonzero().flatten()
-            if (numbers == _SEVERAL).any() or len(numbers[its_patches].unique()) < len(its_patches):
+            if (numbers == _SEVERAL).any() or _distinct(numbers[its_patches]) < len(its_patches):
                 return None
             patches[window, numbers[its_patches] - window * tokens] = its_patches
         grid = self.feature_map.grid
-        if len(patches[patches >= 0].unique()) == math.prod(grid):
+        if _distinct(patches[patches >= 0]) == math.prod(grid):
             return Places(grid, patches)
         numbers = torch.full((math.prod(grid),), _NONE)
         numbers[patches[patches >= 0]] = torch.arange(windows * tokens)[patches.flatten() >= 0]
@@ -125,3 +125,7 @@ class Source:
 
 def _numbers(count: int, like: Tensor) -> Tensor:
     return torch.arange(1, count + 1, dtype=like.dtype, device=like.device)
+
+
+def _distinct(numbers: Tensor) -> int:
+    return len(set(numbers.tolist()))

@@ -10,17 +10,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from dropkey.adapters.discover import Found, attention_modules
 from dropkey.adapters.listeners import listening_everywhere
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.record import Record
 from dropkey.adapters.restoring import restored
+from dropkey.diagnostics.capture import uncompiled
 from dropkey.diagnostics.feature_maps import FeatureMap, feature_maps, first_tensor, patches_apart
 from dropkey.diagnostics.source import Source
 from dropkey.diagnostics.windows import WindowPlaces
 
 __all__ = ["window_places"]
+
+_CHECKPOINTS = "grad_checkpointing"
 
 
 def window_places(
@@ -37,8 +41,9 @@ def window_places(
 
     Returns:
         By the module's name, as in ``dropkey.capture``. A module is not in it where its keys do not come from one patch
-        each (a convolution between the last map of the image and its keys), or where they say nothing in its number
-        format. Queries that do not come from one patch each are taken for those of the keys, if there are as many.
+        each (a convolution between the last map of the image and its keys), inside of a checkpoint of its own, in half
+        precision, and with weights that were made in inference mode. Queries that do not come from one patch each are
+        taken for those of the keys, if there are as many.
 
     Example:
         >>> import timm, torch, dropkey
@@ -51,11 +56,18 @@ def window_places(
     names = unwrapped_names(model)
     every = attention_modules(model)
     looked_at = {f.module for f in every if f.kind == "window" and (where is None or where(f))}
-    if not looked_at:
+    has_gradients = not any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()])
+    if not looked_at or not has_gradients:
         return {}
     found: dict[str, WindowPlaces] = {}
     seen: list[Source] = []
-    with torch.inference_mode(False), restored(model), patches_apart([f.module for f in every]):
+    with (
+        torch.inference_mode(False),
+        uncompiled(model),
+        restored(model),
+        _without_checkpoints(model),
+        patches_apart([f.module for f in every]),
+    ):
         model.eval()
         inside = {inner for f in every for inner in f.module.modules()}
         maps = {module: each for module, each in feature_maps(model, images).items() if module not in inside}
@@ -66,6 +78,19 @@ def window_places(
         with torch.enable_grad(), _kept(maps, seen), listening:
             model(two)
     return found
+
+
+@contextlib.contextmanager
+def _without_checkpoints(model: nn.Module) -> Iterator[None]:
+    """Let no part be computed again for a gradient: timm checkpoints in evaluation too."""
+    parts = [module for module in model.modules() if getattr(module, _CHECKPOINTS, False) is True]
+    try:
+        for part in parts:
+            setattr(part, _CHECKPOINTS, False)
+        yield
+    finally:
+        for part in parts:
+            setattr(part, _CHECKPOINTS, True)
 
 
 @contextlib.contextmanager
@@ -97,8 +122,11 @@ class _Listener:
         self.found = found
 
     def heard(self, record: Record) -> None:
-        if self.name in self.found:  # by an earlier call of this pass
-            return
+        with contextlib.suppress(CheckpointError):  # no gradient inside of a checkpoint before its end
+            if self.name not in self.found:  # by an earlier call of this pass
+                self._find(record)
+
+    def _find(self, record: Record) -> None:
         probes = _Probes.of(record)
         source = next((source for source in reversed(self.seen) if source.reaches(probes.keys[0])), None)
         keys = None if source is None else source.places(probes.keys)

@@ -71,7 +71,8 @@ class RunOptions(Options):
     save_seconds: float = option(60.0, "most seconds of training that a crash can cost", kind=NonNegative)
     attention_every: int = option(
         0,
-        "epochs from one look at attention to the next: measures and overlays in RUN/attention and TensorBoard",
+        "epochs from one look at attention to the next: measures and overlays in RUN/attention and TensorBoard, and "
+        "maps for dropkey diagnose RUN --over-training",
         kind=NonNegativeInt,
         shown="0, never",
     )

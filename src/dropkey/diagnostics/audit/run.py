@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from dropkey.adapters.names import unwrapped_names
 from dropkey.diagnostics.audit.drop import Drop
@@ -11,6 +12,7 @@ from dropkey.diagnostics.audit.judgement import judge
 from dropkey.diagnostics.audit.passes import WatchedPass, observe, probe, untouched
 from dropkey.diagnostics.audit.regularizers import findings_at, sites_that_drop
 from dropkey.diagnostics.audit.result import Audit
+from dropkey.errors import ArgumentError
 
 __all__ = ["audit"]
 
@@ -37,12 +39,18 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Audit:
     Returns:
         An ``Audit``: ``print`` it for a table; ``ok``, ``problems`` and ``findings`` for programs.
 
+    Raises:
+        ArgumentError: inputs without an element.
+
     Example:
         >>> import torch, dropkey
         >>> layer = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Dropout(0.2))
         >>> dropkey.audit(layer, torch.zeros(2, 1000, 8)).ok
         True
     """
+    tensors = [leaf for leaf in tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise ArgumentError("audit measures what is dropped of its inputs; these are empty: pass two images or more")
     sites = sites_that_drop(model)
     with untouched(model):
         model.train()

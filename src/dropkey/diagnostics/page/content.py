@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from dropkey.diagnostics.page.coding import CODINGS, Coding
-from dropkey.diagnostics.pooling import pool
+from dropkey.diagnostics.pooled_report import pooled
 from dropkey.diagnostics.report import Report, SiteReport
-from dropkey.diagnostics.token_grid import TokenGrid
 
 __all__ = ["Stored", "model_data", "stored"]
 
@@ -29,7 +28,7 @@ class Stored:
     def __init__(self, reports: Mapping[str, Report], coding: Coding, max_patches: int | None) -> None:
         self.coding = coding
         self.max_patches = max_patches
-        self.reports = [_pooled(report, max_patches) for report in reports.values()]
+        self.reports = [report if max_patches is None else pooled(report, max_patches) for report in reports.values()]
 
     @property
     def is_coarsest(self) -> bool:
@@ -57,9 +56,9 @@ class Stored:
     def notes(self) -> Iterator[str]:
         """Say what was lost."""
         if self.max_patches is not None:
-            yield f"so that the page stays small, its maps are pooled to at most {self.max_patches} cells"
+            yield f"So that the page stays small, its maps are pooled to at most {self.max_patches} cells"
         yield (
-            "prefix tokens and each row's two largest weights are stored as they are, the others in "
+            "Prefix tokens and each row's two largest weights are stored as they are, the others in "
             f"{self.coding.levels} steps, within {self.coding.error:.0%} of their value down to "
             f"1/{2**self.coding.octaves:,.0f} of the largest of them"
         )
@@ -135,28 +134,3 @@ def _numbers(values: Tensor) -> Any:
         return [_numbers(value) for value in values]
     number = float(values)
     return float(f"{number:.4g}") if math.isfinite(number) else None
-
-
-def _pooled(report: Report, max_patches: int | None) -> Report:
-    if max_patches is None:
-        return report
-    sites = tuple(_pooled_site(site, max_patches) for site in report.sites)
-    rollout = report.rollout
-    if rollout is not None and report.rollout_site is not None:
-        like = report.sites[report.rollout_site]
-        rollout = _pooled_site(replace(like, maps=rollout[:, None]), max_patches).maps[:, 0]
-    return replace(report, sites=sites, rollout=rollout)
-
-
-def _pooled_site(site: SiteReport, max_patches: int) -> SiteReport:
-    queries = TokenGrid(site.query_grid, site.num_query_prefix)
-    keys = TokenGrid(site.key_grid, site.num_key_prefix)
-    query_cell, key_cell = queries.cell_for(max_patches), keys.cell_for(max_patches)
-    return replace(
-        site,
-        maps=pool(site.maps, queries, keys, query_cell, key_cell),
-        query_grid=queries.pooled(query_cell) if queries.size else None,
-        key_grid=keys.pooled(key_cell) if keys.size else None,
-        query_cell=site.query_cell * query_cell,
-        key_cell=site.key_cell * key_cell,
-    )

@@ -36,7 +36,7 @@ def save(
     Args:
         path: of the file.
         reports: one or more, by the labels that the page shows; the first two stand side by side.
-        title: of the page.
+        title: of the page; by default made of the labels.
         names: of the images, by default numbers.
         mean: what was subtracted from each channel of the images, in [0, 1]; None stretches them.
         std: what was divided by.
@@ -53,7 +53,7 @@ def save(
     """
     _check(reports, names)
     first = next(iter(reports.values()))
-    title = title or f"Attention of {' and '.join(dict.fromkeys(report.model for report in reports.values()))}"
+    title = title or f"Attention of {' and '.join(reports if len(reports) <= 2 else {first.model: None})}"
     kept, texts = stored(reports, max_bytes * min(2, len(reports)))
     data = {
         "images": [

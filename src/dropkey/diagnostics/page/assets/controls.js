@@ -75,10 +75,12 @@ function nextTheme() {
 }
 
 function showNotes() {
-  const notes = data.models.flatMap((model) => model.notes.map((note) =>
-    (data.models.length > 1 ? `${model.label}: ${note}` : note)));
-  field("notes").append(...[...data.notes, ...notes].map((note) => element("li", {}, `${note}.`)));
+  const saysModel = data.models.length > 1 && !data.areEpochs;
+  const notes = data.models.flatMap((model) => model.notes.map((note) => (saysModel ? `${model.label}: ${note}` : note)));
+  field("notes").append(...[...new Set([...data.notes, ...notes])].map((note) => element("li", {}, `${note}.`)));
   const sizes = [...new Set(data.images.map(({ width, height }) => `${width} × ${height}`))].join(", ");
-  const models = data.models.map(({ label, model }) => (label === model ? label : `${label} (${model})`)).join(", ");
+  const [first, last] = [data.models[0], data.models.at(-1)];
+  const models = data.areEpochs ? `${first.model}, ${first.label} to ${last.label}`
+    : data.models.map(({ label, model }) => (label === model ? label : `${label} (${model})`)).join(", ");
   field("lead").textContent = `${models}; ${data.images.length} image${data.images.length > 1 ? "s" : ""}, ${sizes} pixels`;
 }
