@@ -99,9 +99,12 @@ class Parser(jsonargparse.ArgumentParser):
     def _from_file(self, path: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         values = read_file(path)
         known = [action.dest for action in self._actions if action.option_strings]
-        for name in values:
+        known = [name for name in known if name not in ("config", "help")]  # of the command line alone
+        for name, value in values.items():
             if name not in known:
                 raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
+            if isinstance(value, dict):
+                raise ArgumentError(f"{path}: {name} must be written as on the command line, got a mapping")
         # The parser wants what is named without an option to be in every source that it reads.
         named = {action.dest: said[action.dest] for action in self._actions if not action.option_strings}
         listed = {name: [value] if self._takes_several(name, value) else value for name, value in values.items()}

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from dropkey.adapters.names import unwrapped_names
+from dropkey.arguments import check_model
 from dropkey.diagnostics.audit.drop import Drop
 from dropkey.diagnostics.audit.evidence import Evidence
 from dropkey.diagnostics.audit.judgement import judge
@@ -43,7 +44,7 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Audit:
         >>> dropkey.audit(layer, torch.zeros(2, 1000, 8)).ok
         True
     """
-    sites = sites_that_drop(model)
+    sites = sites_that_drop(check_model(model))
     with untouched(model):
         model.train()
         fused = any(parameter.device.type != "cpu" for parameter in model.parameters())
