@@ -82,6 +82,11 @@ def test_an_earlier_result_is_replaced(words, option, earlier, content, place):
         main([*words, option, "earlier.data"])
 
 
+def test_a_run_that_had_ended_says_that_nothing_is_trained(place, capsys):
+    assert main(["train", "--resume", "--output", "run", "--data-dir", "elsewhere"]) == 0
+    assert "the run in run had ended: nothing is trained now" in capsys.readouterr().out
+
+
 def test_results_are_not_written_over_each_other(place, capsys):
     same = ["evaluate", "run", "--output", "x.json", "--save-predictions", "./x.json"]
     refused(same, "one would be written over the other", place, capsys)
@@ -96,6 +101,22 @@ def test_results_are_not_written_over_each_other(place, capsys):
 @pytest.mark.parametrize("shape", ["\u00b2,1,1,1", "1,1,1", "1,1,1,0", "1,1,1,1.5", "a,b,c,d", "1,,1,1", "-1,1,1,1"])
 def test_shapes_that_are_none(shape, place, capsys):
     refused(["bench", "attention", f"--shape={shape}"], "--shape takes four numbers", place, capsys)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), MemoryError()])
+@pytest.mark.parametrize(("kind", "remedy"), [("attention", "a smaller --shape"), ("model", "a smaller --batch-size")])
+def test_a_bench_without_memory_names_its_own_option(kind, remedy, error, place, monkeypatch, capsys):
+    def measure(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(f"dropkey.bench.{kind}.bench_{kind}", measure)
+    refused(["bench", kind], f"out of memory: {remedy}", place, capsys)
+
+
+@pytest.mark.parametrize("command", ["bench attention", "train", "audit"])
+def test_options_of_the_parser_are_no_hint(command, place, capsys):
+    assert main([*command.split(), "--print"]) == 2
+    assert "print_" not in capsys.readouterr().err
 
 
 OF_DIAGNOSE = {

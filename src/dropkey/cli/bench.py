@@ -43,10 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    from dropkey.runs.failures import mendable_failures
-
-    with mendable_failures():
-        rows = _attention(options) if isinstance(options, AttentionBench) else _model(options)
+    rows = _measured(options)
     _report(rows, options.output, " ".join(["dropkey bench", *arguments]))
     return DONE
 
@@ -93,6 +90,18 @@ class AttentionBench(BenchOptions):
             hint = "" if self.pattern in PATTERNS else did_you_mean(self.pattern, patterns)
             raise ArgumentError(f"--pattern must be one of {', '.join(patterns)}, got {self.pattern!r}{hint}")
         _shapes(self.shape)
+
+
+def _measured(options: "AttentionBench | ModelBench") -> list[dict[str, Any]]:
+    try:
+        return _attention(options) if isinstance(options, AttentionBench) else _model(options)
+    except (RuntimeError, MemoryError) as error:
+        from dropkey.runs.failures import is_out_of_memory
+
+        if is_out_of_memory(error):
+            smaller = "--shape" if isinstance(options, AttentionBench) else "--batch-size"
+            raise ArgumentError(f"out of memory: a smaller {smaller}") from error
+        raise
 
 
 def _attention(options: AttentionBench) -> list[dict[str, Any]]:

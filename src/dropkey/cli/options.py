@@ -134,6 +134,7 @@ class Parser(jsonargparse.ArgumentParser):
         if text.lower().startswith("unrecognized arguments"):
             word = next((word for word in text.split() if word.startswith("-")), "")
             known = [option for action in self._actions for option in action.option_strings]
+            known = [option for option in known if "_" not in option]  # the parser's own, such as --print_shtab
             return f"no option {word.split('=')[0]}{did_you_mean(word.split('=')[0], known)}" if word else text
         wrong = re.match(r'Parser key "(\w+)"', text)
         if wrong is None or wrong[1] not in self._options:
