@@ -201,5 +201,5 @@ def test_bad_arguments(arguments, message):
 
 @pytest.mark.parametrize("window", [0, 2, -3, 2.5])
 def test_bad_windows(window):
-    with pytest.raises(dropkey.ArgumentError, match="odd number"):
+    with pytest.raises(dropkey.ArgumentError, match="window_size must be"):
         dropkey.Block(window)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dropkey.adapters.site import site_of
 from dropkey.adapters.slots.drop_slot import DropSlot
+from dropkey.arguments import check_count, check_model
 from dropkey.errors import ArgumentError, SiteError
 
 __all__ = ["MonteCarlo", "monte_carlo"]
@@ -48,9 +49,8 @@ def monte_carlo(model: nn.Module, images: Any, samples: int = 16) -> MonteCarlo:
     Source: Li et al., CVPR 2023: one of the paper's two ways to align expectations (fine-tuning without drop is the
     other, and does better there).
     """
-    if samples < 2:
-        raise ArgumentError(f"samples must be 2 or more to have a standard deviation, got {samples}")
-    slots = [slot for slot in _drop_slots(model) if slot.enabled and slot.is_positive]
+    samples = check_count("samples, to have a standard deviation,", samples, 2)
+    slots = [slot for slot in _drop_slots(check_model(model)) if slot.enabled and slot.is_positive]
     if not slots:
         raise SiteError("monte_carlo needs a model with DropKey applied, enabled and a drop ratio above 0")
     if any(isinstance(module, nn.DataParallel) and len(module.device_ids) > 1 for module in model.modules()):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dropkey import schedules
+from dropkey.arguments import check_count, check_flag, short
 from dropkey.errors import ArgumentError
 from dropkey.ops.reattention import check_norm
 from dropkey.patterns import Element, Pattern, named_pattern
@@ -59,7 +60,7 @@ class DropRegularizer(Regularizer):
         if isinstance(self.schedule, str):
             schedules.named(self.schedule)
         elif not callable(self.schedule):
-            object.__setattr__(self, "schedule", tuple(check_drop_ratio(ratio) for ratio in self.schedule))
+            object.__setattr__(self, "schedule", tuple(map(check_drop_ratio, schedules.listed(self.schedule))))
 
     def ratios(self, depth: int) -> list[float]:
         """Return the drop ratio of each of ``depth`` blocks."""
@@ -115,6 +116,10 @@ class AttentionDropout(DropRegularizer):
 
     renormalize: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("renormalize", self.renormalize)
+
 
 @dataclass(frozen=True)
 class ReAttention(Regularizer):
@@ -143,8 +148,8 @@ class ReAttention(Regularizer):
         check_norm(self.norm)
         if self.last is not None and self.blocks is not None:
             raise ArgumentError("ReAttention takes last or blocks, not both")
-        if self.last is not None and not self.last >= 1:
-            raise ArgumentError(f"last must be a number of blocks, 1 or more, got {self.last!r}")
+        if self.last is not None:
+            object.__setattr__(self, "last", check_count("last", self.last, 1))
         if self.blocks is not None:
             object.__setattr__(self, "blocks", _places(self.blocks))
 
@@ -179,6 +184,9 @@ class LocalityAttention(Regularizer):
 
     mask_diagonal: bool = True
 
+    def __post_init__(self) -> None:
+        check_flag("mask_diagonal", self.mask_diagonal)
+
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
     cls.__name__: cls for cls in (DropKey, AttentionDropout, ReAttention, LocalityAttention)
@@ -187,12 +195,16 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
 
 def _check_top_share(share: float) -> float:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ArgumentError(f"top_share must be a number in (0, 1], got {share!r}")
+        raise ArgumentError(f"top_share must be a number in (0, 1], got {short(share)}")
     return float(share)
 
 
 def _places(blocks: Sequence[int]) -> tuple[int, ...]:
-    places = tuple(sorted(blocks))
-    if not places or places[0] < 0 or len(set(places)) < len(places):
-        raise ArgumentError(f"blocks must be different places counted from 0, got {list(blocks)}")
+    try:
+        given = tuple(blocks)
+    except TypeError:
+        raise ArgumentError(f"blocks must be places counted from 0, as in [0, 1], got {short(blocks)}") from None
+    places = tuple(sorted(check_count("a place in blocks", place) for place in given))
+    if not places or len(set(places)) < len(places):
+        raise ArgumentError(f"blocks must be different places counted from 0, got {list(places)}")
     return places

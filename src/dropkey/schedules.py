@@ -6,8 +6,10 @@ Example:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from dropkey.arguments import short
 from dropkey.errors import ArgumentError, did_you_mean
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "drawn_ratio",
     "linear_decay",
     "linear_growth",
+    "listed",
     "ratios",
 ]
 
@@ -69,12 +72,23 @@ def ratios(schedule: Schedule, drop_ratio: float, depth: int) -> list[float]:
     if isinstance(schedule, str):
         result = list(named(schedule)(drop_ratio, depth))
     else:
-        result = list(schedule(drop_ratio, depth) if callable(schedule) else schedule)
+        result = listed(schedule(drop_ratio, depth) if callable(schedule) else schedule)
     if len(result) != depth:
         raise ArgumentError(
             f"the schedule gives {len(result)} drop ratios, but the model has {depth} blocks with attention"
         )
     return [check_drop_ratio(ratio) for ratio in result]
+
+
+def listed(schedule: Iterable[float]) -> list[float]:
+    """Return the ratios of a schedule that is not given by name, or raise an ArgumentError if there are none."""
+    try:
+        return list(schedule)
+    except TypeError:
+        raise ArgumentError(
+            f"schedule must be a name ({', '.join(_BY_NAME)}), a function (drop_ratio, depth) -> ratios, or the "
+            f"ratios, one a block; got {short(schedule)}"
+        ) from None
 
 
 def named(name: str) -> Callable[[float, int], list[float]]:
@@ -85,14 +99,14 @@ def named(name: str) -> Callable[[float, int], list[float]]:
     return _BY_NAME[name]
 
 
-def check_drop_ratio(drop_ratio: float) -> float:
-    """Return ``drop_ratio`` as a float, or raise an ArgumentError if it is not a number in [0, 1)."""
+def check_drop_ratio(drop_ratio: Any) -> float:
+    """Return ``drop_ratio`` as a float, or raise an ArgumentError if it is not a number in [0, 1): a text is none."""
     try:
-        value = float(drop_ratio)
+        value = float(None if isinstance(drop_ratio, str) else drop_ratio)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ArgumentError(f"drop_ratio must be a number in [0, 1), got {drop_ratio!r}") from None
+        raise ArgumentError(f"drop_ratio must be a number in [0, 1), got {short(drop_ratio)}") from None
     if not 0 <= value < 1:
-        raise ArgumentError(f"drop_ratio must be in [0, 1), got {drop_ratio!r}: it is the share of keys dropped")
+        raise ArgumentError(f"drop_ratio must be in [0, 1), got {short(drop_ratio)}: it is the share of keys dropped")
     if value >= _DRAWN_AS_1:
         raise ArgumentError(f"drop_ratio {drop_ratio!r} would be drawn as 1: {_STEPS}")
     return value

@@ -155,6 +155,11 @@ BAD_CONFIGS = {
     "no mapping": ("- 1", ""),
     "code": ("model: !!python/object/apply:os.mkdir [hacked]", "python/object"),
     "no yaml": ("a: [", ""),
+    "an option twice": ("epochs: 1\nepochs: 2", "'epochs' twice"),
+    "another config": ("config: other.yaml", "unknown option 'config'"),
+    "a request for help": ("help: true", "unknown option 'help'"),
+    "a mapping for a text": ("model_kwargs: {depth: 1}", "model_kwargs must be written as on the command line"),
+    "a mapping for a number": ("epochs: {a: 1}", "epochs must be written as on the command line"),
 }
 
 

@@ -31,6 +31,8 @@ BAD = {
     "long": ("# " + "x" * 2_000_000, "longer than options are"),
     "no mapping": ("- epochs\n", "holds no options"),
     "numbers as names": ("1: 2\n", "holds no options"),
+    "a name twice": ("epochs: 1\nlr: 0.1\nepochs: 2\n", "has 'epochs' twice"),
+    "a name twice, once in quotes": ('epochs: 1\n"epochs": 1\n', "has 'epochs' twice"),
     "empty": ("", "holds no options"),
     "half a list": ("model: [a, b", "in line 1"),
     "no date": ("model: 2026-99-99\n", "month must be in"),

@@ -15,6 +15,7 @@ from dropkey.adapters.plan import planned, restored
 from dropkey.adapters.site import site_of
 from dropkey.adapters.slot import HandleId, Slot
 from dropkey.adapters.slots import SLOTS
+from dropkey.arguments import check_count, check_grid_size, check_model, check_where, short
 from dropkey.errors import ArgumentError, SiteError
 from dropkey.ops.dispatch import check_backend
 from dropkey.regularizers import Regularizer
@@ -75,7 +76,12 @@ def apply(
         >>> dropkey.apply(model, dropkey.DropKey(0.3)).drop_ratios
         (0.3, 0.0)
     """
+    check_model(model)
     check_backend(backend)
+    check_where(where)
+    grid_size = check_grid_size(grid_size)
+    if num_prefix_tokens is not None:
+        num_prefix_tokens = check_count("num_prefix_tokens", num_prefix_tokens)
     if by_shape and (example is None or isinstance(regularizer, Mapping)):
         raise ArgumentError("by_shape=True needs example=, inputs of the model, and a regularizer to be proved on them")
     if isinstance(regularizer, Mapping):
@@ -84,7 +90,7 @@ def apply(
         plan = planned(model, regularizer, where, example, by_shape)
     else:
         known = " or ".join(f"{cls.__name__}(...)" for cls in SLOTS)
-        raise ArgumentError(f"apply takes {known}, got {regularizer!r}")
+        raise ArgumentError(f"apply takes {known}, got {short(regularizer)}")
     slot_class = SLOTS[type(plan.regularizer)]
     slot_class.check_backend(backend)
     _check_applicable(plan.found, slot_class)

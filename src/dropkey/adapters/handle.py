@@ -197,7 +197,8 @@ class Handle:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.remove()
+        if self._rows():  # else it was removed inside, and an error on its way out is not to be hidden
+            self.remove()
 
     def __str__(self) -> str:
         patched = [
@@ -206,15 +207,21 @@ class Handle:
         return table.of_sites(self.model, self._sites(), self.unknown, self.left_alone, patched, self.enabled)
 
     def __repr__(self) -> str:
-        return f"<Handle of {self.regularizer} on {type(self.model).__name__}, {len(self._sites())} sites>"
+        rows = self._rows()
+        what = f"of {rows[0][2].regularizer} on" if rows else "removed from"
+        return f"<Handle {what} {type(self.model).__name__}, {len(rows)} sites>"
 
     def _sites(self) -> list[tuple[nn.Module, Site, Slot]]:
         """Return (module, site, slot) of every site of this handle."""
-        sites = [row for row in filled_slots(self.model) if row[2].handle_id is self._id]
-        sites.sort(key=lambda row: row[1].block_index)
+        sites = self._rows()
         if not sites:
             raise SiteError("this handle was removed from the model: apply again for a new one")
         return sites
+
+    def _rows(self) -> list[tuple[nn.Module, Site, Slot]]:
+        """As ``_sites``, none after the handle was removed."""
+        rows = [row for row in filled_slots(self.model) if row[2].handle_id is self._id]
+        return sorted(rows, key=lambda row: row[1].block_index)
 
     def _named_sites(self) -> list[tuple[str, Site, Slot]]:
         names = unwrapped_names(self.model)

@@ -4,6 +4,7 @@ from torch import nn
 
 from dropkey.adapters.handle import Handle, filled_slots
 from dropkey.adapters.names import prefix_of
+from dropkey.arguments import check_model
 from dropkey.errors import SiteError
 from dropkey.regularizers import Regularizer
 
@@ -37,7 +38,7 @@ def handle(model: nn.Module, regularizer: type[Regularizer] | Regularizer | None
 
 def handles(model: nn.Module) -> list[Handle]:
     """Return all handles of a model, in the order of their first site: one for each regularizer and each copy."""
-    ids = dict.fromkeys(slot.handle_id for _, _, slot in filled_slots(model))
+    ids = dict.fromkeys(slot.handle_id for _, _, slot in filled_slots(check_model(model)))
     return [Handle(model, handle_id) for handle_id in ids]
 
 

@@ -12,6 +12,7 @@ from dropkey.adapters.timm import TIMM_CLASSES, TIMM_LEFT_ALONE
 from dropkey.adapters.torch_nn import TORCH_CLASSES
 from dropkey.adapters.torchvision import TORCHVISION_CLASSES
 from dropkey.adapters.transformers import TRANSFORMERS_CLASSES, interface_entry, transformers_reason
+from dropkey.arguments import short
 from dropkey.errors import ArgumentError
 
 __all__ = ["entry_for", "reason_to_leave", "register"]
@@ -72,7 +73,7 @@ def register(
     if attention_class is None:
         return partial(register, kind=kind, softmax=softmax, layout=layout)
     if not (isinstance(attention_class, type) and issubclass(attention_class, nn.Module)):
-        raise ArgumentError(f"register takes a subclass of torch.nn.Module, got {attention_class!r}")
+        raise ArgumentError(f"register takes a subclass of torch.nn.Module, got {short(attention_class)}")
     if layout not in _LAYOUTS:
         raise ArgumentError(f"layout must be one of {', '.join(map(repr, _LAYOUTS))}, got {layout!r}")
     own_dropout = (*Entry.own_dropout, "attn_dropout")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
+from dropkey.arguments import check_flag
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns import PATTERNS, Pattern
 from dropkey.regularizers import REGULARIZERS, Regularizer
@@ -47,6 +48,8 @@ class Settings(NamedTuple):
         Raises:
             ArgumentError: not what ``plain`` returns.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(f"settings are what handle.state_dict() returned, got a {type(state).__name__}")
         if set(state) != set(cls._fields):
             raise ArgumentError(
                 f"settings of a handle have {', '.join(cls._fields)}, got {', '.join(map(str, state)) or 'nothing'}: "
@@ -56,7 +59,7 @@ class Settings(NamedTuple):
         if not isinstance(ratios, Mapping) or not ratios:
             raise ArgumentError(f"drop_ratios must give the ratio of each site by its name, got {ratios!r}")
         checked = {str(name): check_drop_ratio(ratio) for name, ratio in ratios.items()}
-        return cls(_regularizer(state["regularizer"]), bool(state["enabled"]), checked)
+        return cls(_regularizer(state["regularizer"]), check_flag("enabled", state["enabled"]), checked)
 
     def plain(self) -> dict[str, Any]:
         """Return them as plain data."""

@@ -37,11 +37,13 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(f"dropkey bench {kind}", f"Measure {_KINDS[kind]}, side by side on this machine.")
     parser.add_options(options_class)
     options = options_class(**parser.read(rest).of(options_class))
+    if options.output:
+        _check_output(Path(options.output), draws=kind == "attention")
     if options.threads:
         import torch
 
         torch.set_num_threads(options.threads)
-    rows = _attention(options) if isinstance(options, AttentionBench) else _model(options)
+    rows = _measured(options)
     _report(rows, options.output, " ".join(["dropkey bench", *arguments]))
     return DONE
 
@@ -90,6 +92,18 @@ class AttentionBench(BenchOptions):
         _shapes(self.shape)
 
 
+def _measured(options: "AttentionBench | ModelBench") -> list[dict[str, Any]]:
+    try:
+        return _attention(options) if isinstance(options, AttentionBench) else _model(options)
+    except (RuntimeError, MemoryError) as error:
+        from dropkey.runs.failures import is_out_of_memory
+
+        if is_out_of_memory(error):
+            smaller = "--shape" if isinstance(options, AttentionBench) else "--batch-size"
+            raise ArgumentError(f"out of memory: a smaller {smaller}") from error
+        raise
+
+
 def _attention(options: AttentionBench) -> list[dict[str, Any]]:
     from dropkey.bench.attention import SHAPES, bench_attention
 
@@ -116,10 +130,25 @@ def _shapes(text: str) -> list[tuple[int, int, int, int]]:
     if not text:
         return []
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise ArgumentError(f"--shape takes four numbers B,H,N,D separated by commas, got {text!r}")
     batch, heads, tokens, dim = map(int, parts)
     return [(batch, heads, tokens, dim)]
+
+
+def _check_output(file: Path, draws: bool) -> None:
+    """Raise an error, before anything is measured, if the results could not be kept."""
+    from dropkey.runs.run_folder import check_writable
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"cannot write --output {file}: {error.strerror}") from None
+    check_writable(file, b"{")
+    if draws and file.suffix.lower() == ".png":
+        raise ArgumentError(f"--output {file} is where the plot goes: name the JSON file, {file.with_suffix('.json')}")
+    if draws:
+        check_writable(file.with_suffix(".png"), b"\x89png")
 
 
 def _report(rows: list[dict[str, Any]], output: str, command: str) -> None:

@@ -10,7 +10,7 @@ from dropkey.cli.named import NAME_HELP, first_images, run_folder_of
 from dropkey.cli.options import Parser
 from dropkey.errors import ArgumentError, DropKeyError, first_line
 from dropkey.runs.numbers import NonNegativeInt
-from dropkey.runs.options import Options, flag, option
+from dropkey.runs.options import Options, When, flag, option, refuse_idle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,24 +28,34 @@ _DESCRIPTION = (
 _NUM_IMAGES = 4  # of a run's own
 
 
+_A_RUN = When("looked_at", "a run", lambda looked_at: "a run" in looked_at, is_flag=False)
+_A_MODEL = When("looked_at", "the name of a model", lambda looked_at: "a model" in looked_at, is_flag=False)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions(Options):
-    """Options of ``dropkey diagnose``."""
+    """Options of ``dropkey diagnose``; ``looked_at`` holds "a run", "a model", or both."""
 
+    looked_at: frozenset[str] = frozenset(("a run", "a model"))
     beside: str = option("", "another NAME to show beside the first on the same images", takes="NAME")
     over_training: bool = option(
         False, "a run over its epochs, with a slider: the looks that dropkey train --attention-every has kept"
     )
     weights: str = option("", "weights of a timm model, which is untrained otherwise", group="model", takes="FILE")
     pretrained: bool = option(False, "take timm's pretrained weights (downloaded)", group="model")
-    checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run", group="model")
+    checkpoint: Literal["last", "best"] = option("last", "which checkpoint of a run", group="model", when=(_A_RUN,))
     data_dir: str = option(
-        "", "folder of the images of a run, if they have moved", group="data", takes="DIR", shown="the run's"
+        "",
+        "folder of the images of a run, if they have moved",
+        group="data",
+        takes="DIR",
+        shown="the run's",
+        when=(_A_RUN,),
     )
     img_size: int = option(
         0, "side of the input in pixels", group="model", kind=NonNegativeInt, shown="the model's own"
     )
-    seed: int = option(0, "seed of the weights of an untrained model", kind=NonNegativeInt)
+    seed: int = option(0, "seed of the weights of an untrained model", kind=NonNegativeInt, when=(_A_MODEL,))
     output: str = option("attention.html", "file of the page", takes="FILE")
 
     def __post_init__(self) -> None:
@@ -54,7 +64,7 @@ class DiagnoseOptions(Options):
             raise ArgumentError("--pretrained and --weights are two sources of weights: leave one out")
         defaults = DiagnoseOptions.__dataclass_fields__.items()
         idle = [flag(name) for name, field in defaults if getattr(self, name) != field.default]
-        idle = [name for name in idle if name not in ("--over-training", "--output")]
+        idle = [name for name in idle if name not in ("--over-training", "--output", "--looked-at")]
         if self.over_training and idle:
             raise ArgumentError(f"--over-training shows the looks that a run has kept: leave out {', '.join(idle)}")
 
@@ -84,17 +94,21 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_options(DiagnoseOptions)
     given = parser.read(arguments)
-    config = DiagnoseOptions(**given.of(DiagnoseOptions))
+    said = given.of(DiagnoseOptions)
+    names = [given.values["name"], *([said["beside"]] if said.get("beside") else [])]
+    kinds = frozenset("a model" if run_folder_of(name) is None else "a run" for name in names)
+    config = DiagnoseOptions(looked_at=kinds, **said)
+    refuse_idle(config, [option for option in said if option in given.asked])
     if not Path(config.output).parent.is_dir():
         raise ArgumentError(f"--output {config.output}: there is no folder {Path(config.output).parent}")
 
+    from dropkey.data.seeds import seed_all
+    from dropkey.runs.run_folder import check_writable
+
+    check_writable(Path(config.output), b"<!doctype html")
     if config.over_training:
         return _over_training(given.values["name"], given.values.get("images", []), config.output)
-
-    from dropkey.data.seeds import seed_all
-
     seed_all(config.seed, "diagnose")
-    names = [given.values["name"], *([config.beside] if config.beside else [])]
     looked = [_looked(name, config) for name in names]
     files = [Path(name) for name in given.values.get("images", [])]
     reports = {label: _report(one, files, looked[0]) for label, one in zip(_labels(looked), looked, strict=True)}

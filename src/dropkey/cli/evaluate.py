@@ -37,8 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     options = task.evaluation_class(evaluated="a run" if is_run else "a model", **given.of(task.evaluation_class))
     refuse_idle(options, [option for option in given.of(task.evaluation_class) if option in given.asked])
     output = options.output or (str(Path(name) / "evaluation.json") if is_run else "")
-    for file in filter(None, (output, options.save_predictions)):
-        check_writable(Path(file))
+    _check_names(output, options.save_predictions)
+    for file, begins in ((output, b"{"), (options.save_predictions, b"")):
+        if file:
+            check_writable(Path(file), begins)
     with mendable_failures():
         trained = _load(task, name, options)
         trained.data.eval_batch_size = options.batch_size
@@ -60,6 +62,14 @@ def run(arguments: Sequence[str]) -> int:
         task.save_predictions(trained, Path(options.save_predictions))
         print(f"predictions written to {options.save_predictions}")
     return DONE
+
+
+def _check_names(output: str, predictions: str) -> None:
+    """Raise an ArgumentError for results that would be written over each other."""
+    if Path(output).suffix.lower() == ".html":
+        raise ArgumentError(f"--output {output} is where a page of examples would go: name a JSON file, such as x.json")
+    if output and predictions and Path(output).absolute() == Path(predictions).absolute():
+        raise ArgumentError(f"--output and --save-predictions are both {output}: one would be written over the other")
 
 
 def _evaluated(folder: "RunFolder", options: "EvaluationOptions", trained: "Prepared") -> dict[str, Any]:

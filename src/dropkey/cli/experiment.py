@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from dropkey.cli.exit_codes import DONE, INTERRUPTED
-from dropkey.cli.options import Parser
+from dropkey.cli.options import Given, Parser
 from dropkey.errors import ArgumentError, RunError
 from dropkey.experiments.launch_options import LaunchOptions, launcher_of
 from dropkey.experiments.papers.registry import EXPERIMENTS, WITH_IMAGES, named_experiment
@@ -56,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     given = parser.read(arguments)
     name, options = given.values["name"], ExperimentOptions(**given.of(ExperimentOptions))
     if name == "list":
+        _refuse_beside_list(given)
         print(_listed())
         return DONE
     refuse_idle(options, [name for name in given.of(LaunchOptions) if name in given.asked])
@@ -93,6 +94,13 @@ def run(arguments: Sequence[str]) -> int:
     if failed:
         raise RunError(f"{failed}; the tables are of the other arms")
     return DONE
+
+
+def _refuse_beside_list(given: Given) -> None:
+    """Raise an ArgumentError for an option that a list of experiments has no use for."""
+    for asked in given.asked:
+        if asked != "name":
+            raise ArgumentError(f"{flag(asked)} acts with the name of an experiment, not with list: leave it out")
 
 
 def _listed() -> str:

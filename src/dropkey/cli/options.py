@@ -99,9 +99,12 @@ class Parser(jsonargparse.ArgumentParser):
     def _from_file(self, path: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         values = read_file(path)
         known = [action.dest for action in self._actions if action.option_strings]
-        for name in values:
+        known = [name for name in known if name not in ("config", "help")]  # of the command line alone
+        for name, value in values.items():
             if name not in known:
                 raise ArgumentError(f"{path} has an unknown option {name!r}{did_you_mean(str(name), known)}")
+            if isinstance(value, dict):
+                raise ArgumentError(f"{path}: {name} must be written as on the command line, got a mapping")
         # The parser wants what is named without an option to be in every source that it reads.
         named = {action.dest: said[action.dest] for action in self._actions if not action.option_strings}
         listed = {name: [value] if self._takes_several(name, value) else value for name, value in values.items()}
@@ -131,6 +134,7 @@ class Parser(jsonargparse.ArgumentParser):
         if text.lower().startswith("unrecognized arguments"):
             word = next((word for word in text.split() if word.startswith("-")), "")
             known = [option for action in self._actions for option in action.option_strings]
+            known = [option for option in known if "_" not in option]  # the parser's own, such as --print_shtab
             return f"no option {word.split('=')[0]}{did_you_mean(word.split('=')[0], known)}" if word else text
         wrong = re.match(r'Parser key "(\w+)"', text)
         if wrong is None or wrong[1] not in self._options:

@@ -44,7 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     if is_main and not resume:
         _check_free(folder)
     if resume and folder.summary_file.exists():
-        print(closing(folder.read_summary(), folder.root, task.measures[0]))
+        summary = folder.read_summary()
+        print(f"the run in {folder.root} had ended: nothing is trained now")
+        print(closing(summary, folder.root, task.measures[0]))
         return DONE
 
     from dropkey.runs.interruption import Interrupted
@@ -121,6 +123,7 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
     """Options that are not given are those of the run; those that are given must be the same."""
     from dropkey.runs.options import flag, refuse_idle
     from dropkey.runs.run_folder import RunFolder
+    from dropkey.tasks.registry import task_of
 
     values = given.of(task.config_class)
     if "output" not in values:
@@ -130,7 +133,13 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
         print(f"{folder.root} holds no run yet: starting from the beginning")
         fresh: RunConfig = task.resolve(values, given.asked)
         return fresh
-    saved: RunConfig = task.read(folder.read_config(), str(folder.config_file))
+    options = folder.read_config()
+    if (own := task_of(options)) is not task:
+        raise ArgumentError(
+            f"--task {task.name} on --resume, but the run in {folder.root} is of {own.name}: leave the option out, or "
+            "start a new run"
+        )
+    saved: RunConfig = task.read(options, str(folder.config_file))
     for name, now in values.items():
         before = getattr(saved, name)
         if before != now and name not in _FREE_ON_RESUME:

@@ -12,6 +12,7 @@ from dropkey.adapters.fast_path import encoder_layers_heard
 from dropkey.adapters.listeners import listening_everywhere
 from dropkey.adapters.names import shown, unwrapped_names
 from dropkey.adapters.record import Record
+from dropkey.arguments import check_model, check_where
 from dropkey.diagnostics.captured import Captured
 from dropkey.diagnostics.heard import Heard, check_stage
 from dropkey.diagnostics.memory import free_bytes
@@ -73,6 +74,8 @@ def capture(
         >>> maps["layers.0.self_attn"].shape
         torch.Size([3, 2, 5, 5])
     """
+    check_model(model)
+    check_where(where)
     check_stage(stage)
     unknown, names = unknown_attention(model), unwrapped_names(model)
     chosen = [names[f.module] for f in attention_modules(model) if where is None or where(f)]

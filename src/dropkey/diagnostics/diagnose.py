@@ -9,6 +9,7 @@ from dropkey.adapters.discover import Found, attention_modules, left_alone, unkn
 from dropkey.adapters.grid_of_pass import grids_of_pass
 from dropkey.adapters.names import unwrapped_names
 from dropkey.adapters.restoring import evaluating
+from dropkey.arguments import check_count, check_model, check_where
 from dropkey.diagnostics.block_outputs import block_outputs
 from dropkey.diagnostics.capture import hearing
 from dropkey.diagnostics.heard import Heard
@@ -55,6 +56,9 @@ def diagnose(
         >>> report.sites[0].maps.shape
         torch.Size([1, 2, 17, 17])
     """
+    check_model(model)
+    check_where(where)
+    check_count("max_patches", max_patches, 1)
     if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
         found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
         raise ArgumentError(f"diagnose takes images (B, C, height, width), got {found}")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dropkey.arguments import check_count
 from dropkey.ops.autocast import autocast_like_sdpa
 from dropkey.ops.call import AttentionCall, Draw, is_dropping
 from dropkey.ops.dispatch import attend, draw_keep
@@ -107,6 +108,8 @@ def keep_mask(
         tensor([[[[1, 1, 1, 0, 1, 1],
                   [1, 0, 1, 0, 0, 0]]]], dtype=torch.int32)
     """
+    sizes = {"batch": batch, "num_heads": num_heads, "num_queries": num_queries, "num_keys": num_keys}
+    batch, num_heads, num_queries, num_keys = (check_count(name, size) for name, size in sizes.items())
     shape = (batch, num_heads, num_queries, num_keys)
     pattern, device = named_pattern(pattern), torch.device(device)
     if not is_dropping(drop_ratio):

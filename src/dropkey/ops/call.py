@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dropkey.arguments import check_count, check_grid_size
 from dropkey.errors import ArgumentError
-from dropkey.ops.transforms import check_randomness
+from dropkey.ops.ordinary import is_plain
+from dropkey.ops.transforms import active_transform, check_randomness
 from dropkey.patterns import Geometry, Pattern
 from dropkey.philox import draw_seed, seed_tensor
 from dropkey.schedules import check_base_ratio
@@ -44,8 +46,8 @@ class Draw(NamedTuple):
         A tensor is copied: the ratio belongs to the call, whatever becomes of the tensor before the backward pass.
 
         Raises:
-            ArgumentError: a tensor that is no single number, a seed that is no integer, or torch.vmap without a word on
-                randomness.
+            ArgumentError: a tensor that is no single number, a seed that is no integer, no patch grid, or torch.vmap
+                without a word on randomness.
         """
         if not isinstance(drop_ratio, Tensor):
             drop_ratio = _number(drop_ratio, device, pattern)
@@ -53,7 +55,8 @@ class Draw(NamedTuple):
             found = f"{drop_ratio.dtype} of shape {tuple(drop_ratio.shape)} on {drop_ratio.device}"
             raise ArgumentError(f"drop_ratio must be one floating number, got {found}")
         else:
-            drop_ratio = drop_ratio.detach().to(torch.float64, copy=True)
+            drop_ratio = _read(drop_ratio.detach().to(torch.float64, copy=True))
+        grid_size, num_prefix_tokens = check_grid_size(grid_size), check_count("num_prefix_tokens", num_prefix_tokens)
         if seed is None:
             check_randomness()
         tensor = draw_seed(device) if seed is None else seed_tensor(seed, device)
@@ -137,6 +140,14 @@ def _number(drop_ratio: float, device: torch.device, pattern: Pattern) -> Tensor
     if torch.compiler.is_compiling() and device.type == "cuda" and not pattern.has_seed_threshold:
         return torch.full((), drop_ratio, dtype=torch.float64, device=device)
     return torch.tensor(drop_ratio, dtype=torch.float64, device="cpu")
+
+
+def _read(drop_ratio: Tensor) -> Tensor:
+    """Return a ratio that was given as a tensor, checked where reading it waits for nothing and ends no graph."""
+    in_hand = drop_ratio.device.type == "cpu" and is_plain(drop_ratio) and not torch.compiler.is_compiling()
+    if in_hand and active_transform() is None and not 0 <= float(drop_ratio) < 1:
+        raise ArgumentError(f"drop_ratio must be in [0, 1), got {drop_ratio}: it is the share of keys dropped")
+    return drop_ratio
 
 
 def is_dropping(drop_ratio: float | Tensor) -> bool:

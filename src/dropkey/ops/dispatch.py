@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
+from dropkey.arguments import short
 from dropkey.errors import ArgumentError, BackendError, did_you_mean, first_line
 from dropkey.ops.backend import Backend
 from dropkey.ops.call import AttentionCall, Draw
@@ -79,9 +80,9 @@ def _state(backend: Backend) -> str:
 
 def check_backend(name: str) -> str:
     """Return ``name``, or raise an ArgumentError if there is no backend of that name."""
-    if name != "auto" and name not in BACKENDS:
-        hint = did_you_mean(name, BACKENDS)
-        raise ArgumentError(f"unknown backend {name!r}{hint}; known: auto, {', '.join(BACKENDS)}")
+    if not isinstance(name, str) or (name != "auto" and name not in BACKENDS):
+        hint = did_you_mean(str(name), BACKENDS)
+        raise ArgumentError(f"unknown backend {short(name)}{hint}; known: auto, {', '.join(BACKENDS)}")
     return name
 
 

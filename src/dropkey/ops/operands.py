@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dropkey.arguments import check_flag, short
 from dropkey.errors import ArgumentError
 from dropkey.ops.call import AttentionCall
 
@@ -43,6 +44,7 @@ def checked_call(
         ArgumentError: names the tensor which does not fit the others.
     """
     _check_kinds(query, key, value)
+    check_flag("is_causal", is_causal)
     if query.dim() != 4:
         raise ArgumentError(f"query must be (batch, heads, tokens, head_dim), got shape {tuple(query.shape)}")
     key, value = _with_four_axes("key", key), _with_four_axes("value", value)
@@ -87,7 +89,9 @@ def _check_kinds(query: Tensor, key: Tensor, value: Tensor) -> None:
                 f"{name} is a {_layout_name(tensor)} tensor, and keys are dropped in dense ones: pad it (nested ones "
                 "have to_padded_tensor) and forbid the padding with attn_bias"
             )
-        if tensor.dtype is not query.dtype or tensor.device != query.device or not query.dtype.is_floating_point:
+        if not query.dtype.is_floating_point:
+            raise ArgumentError(f"query must be of a floating type, got {query.dtype}")
+        if tensor.dtype is not query.dtype or tensor.device != query.device:
             raise ArgumentError(
                 f"{name} is {tensor.dtype} on {tensor.device}, query {query.dtype} on {query.device}: "
                 "query, key and value must be of one floating type on one device"
@@ -182,10 +186,10 @@ def _scaled(query: Tensor, scale: Any) -> tuple[Tensor, float]:
     if scale is None:
         return query, query.shape[3] ** -0.5 if query.shape[3] else 1.0
     if isinstance(scale, Tensor):
-        if scale.numel() != 1 or not (scale.dtype.is_floating_point or scale.dtype.is_signed):
+        if scale.numel() != 1 or scale.dtype.is_complex or not scale.dtype.is_signed:
             raise ArgumentError(f"scale must be one real number, got {scale.dtype} of shape {tuple(scale.shape)}")
         return query * scale.reshape(()), 1.0  # of shape (), so that it does not widen the query's type
     try:
-        return query, float(scale)
+        return query, float(None if isinstance(scale, str) else scale)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ArgumentError(f"scale must be a number or a tensor of one, got {scale!r}") from None
+        raise ArgumentError(f"scale must be a number or a tensor of one, got {short(scale)}") from None

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from dropkey.arguments import short
 from dropkey.errors import ArgumentError, did_you_mean
 from dropkey.patterns.grid import GridPattern
 from dropkey.patterns.pattern import Pattern
@@ -44,9 +45,9 @@ def named_pattern(pattern: str | Pattern) -> Pattern:
     """Return the pattern given by name (with its default options) or as an object; raise ArgumentError otherwise."""
     if isinstance(pattern, Pattern):
         return pattern
-    if pattern not in PATTERNS:
+    if not isinstance(pattern, str) or pattern not in PATTERNS:
         hint = did_you_mean(str(pattern), PATTERNS)
-        raise ArgumentError(f"unknown pattern {pattern!r}{hint}; known: {', '.join(PATTERNS)}")
+        raise ArgumentError(f"unknown pattern {short(pattern)}{hint}; known: {', '.join(PATTERNS)}")
     return PATTERNS[pattern]()
 
 

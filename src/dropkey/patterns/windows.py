@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dropkey.arguments import check_count
 from dropkey.errors import ArgumentError
 from dropkey.patterns import bits
 from dropkey.patterns.geometry import Geometry
@@ -24,8 +25,10 @@ class _Window(GridPattern):
     window_size: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.window_size, int) or self.window_size < 1 or self.window_size % 2 == 0:
-            raise ArgumentError(f"window_size must be an odd number of patches, 1 or more, got {self.window_size!r}")
+        size = check_count("window_size", self.window_size, 1)
+        if size % 2 == 0:
+            raise ArgumentError(f"window_size must be an odd number of patches, got {size}")
+        object.__setattr__(self, "window_size", size)
 
     @property
     def num_cells(self) -> int:

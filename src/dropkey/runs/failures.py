@@ -8,7 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from dropkey.errors import DropKeyError, RunError, first_line
 
-__all__ = ["mendable_failures"]
+__all__ = ["is_out_of_memory", "mendable_failures"]
 
 # What a library's message contains, and what to do about it.
 _REMEDIES = {
@@ -36,6 +36,11 @@ def mendable_failures() -> Iterator[None]:
         raise RunError(remedy) from error
     except MisconfigurationException as error:
         raise RunError(f"this machine cannot run these options: {first_line(error)}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error of torch or Python is a want of memory."""
+    return remedy_for(error) == _REMEDIES["out of memory"]
 
 
 def remedy_for(error: BaseException) -> str | None:

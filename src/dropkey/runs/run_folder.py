@@ -36,8 +36,13 @@ class RunFolder:
 
     def foreign_file(self) -> Path | None:
         """Return a file that a new run would write over, if there is one."""
-        files = (self.metrics_file, self.summary_file, self.curves_file, self.last_checkpoint, self.best_checkpoint)
-        return next((file for file in files if file.exists()), None)
+        return next((file for file in self.files if file != self.config_file and file.exists()), None)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that training writes."""
+        written = (self.config_file, self.metrics_file, self.summary_file, self.curves_file)
+        return *written, self.last_checkpoint, self.best_checkpoint
 
     @property
     def holds_a_run(self) -> bool:
@@ -127,10 +132,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
-def check_writable(path: Path) -> None:
-    """Raise a RunError if a file could not be written, before the work of which it is to hold the result."""
+def check_writable(path: Path, begins: bytes = b"") -> None:
+    """Raise a RunError if a file could not be written, before the work of which it is to hold the result.
+
+    Args:
+        path: of the file.
+        begins: how every file of its kind begins, in lower case. One that is there and begins otherwise is no earlier
+            result, but something that the user would miss.
+    """
     if path.is_dir() or not path.name:
         raise RunError(f"cannot write {path}: it is a folder")
+    if any(path in run.files and run.holds_a_run for run in (RunFolder(path.parent), RunFolder(path.parent.parent))):
+        raise RunError(f"cannot write {path}: it is a file of the run itself; choose another name")
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+        if start and not start.startswith(begins):
+            raise RunError(f"cannot write {path}: it holds something else than such results; choose another name")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -18,7 +18,8 @@ def read_options(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        RunError: it cannot be read, is no mapping of names, refers to itself, or is deeper or longer than options are.
+        RunError: it cannot be read, is no mapping of names, has a name twice, refers to itself, or is deeper or longer
+            than options are.
     """
     try:
         with path.open("rb") as file:
@@ -32,6 +33,7 @@ def read_options(path: Path) -> dict[str, Any]:
     try:
         text = content.decode("utf-8")
         _check_shape(path, text)
+        _check_names(path, text)
         values = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise RunError(f"cannot read {path}: it is not UTF-8, from byte {error.start} on; save it as UTF-8") from None
@@ -53,6 +55,15 @@ def _check_shape(path: Path, text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise RunError(f"cannot read {path}: it is nested deeper than options are")
+
+
+def _check_names(path: Path, text: str) -> None:
+    """Raise a RunError for a name that is there twice: YAML would take the last one without a word."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    names = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise RunError(f"cannot read {path}: it has {twice!r} twice; leave one out")
 
 
 def _reason(error: yaml.YAMLError) -> str:

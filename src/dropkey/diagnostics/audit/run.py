@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dropkey.adapters.names import unwrapped_names
+from dropkey.arguments import check_model
 from dropkey.diagnostics.audit.drop import Drop
 from dropkey.diagnostics.audit.evidence import Evidence
 from dropkey.diagnostics.audit.judgement import judge
@@ -48,6 +49,7 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Audit:
         >>> dropkey.audit(layer, torch.zeros(2, 1000, 8)).ok
         True
     """
+    check_model(model)
     tensors = [leaf for leaf in tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
     if tensors and not any(tensor.numel() for tensor in tensors):
         raise ArgumentError("audit measures what is dropped of its inputs; these are empty: pass two images or more")
