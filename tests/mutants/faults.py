@@ -963,7 +963,7 @@ FAULTS = [
     Fault(
         "an unknown class is not captured in silence",
         "diagnostics/capture.py",
-        "if unknown and where is None:",
+        "if unknown and chosen and where is None:",
         "if False:",
         CAPTURE,
     ),
