@@ -468,7 +468,7 @@ def test_deepvit_has_its_own():
         ({"norm": "bach"}, "did you mean 'batch'"),
         ({"last": 0}, "1 or more"),
         ({"last": 1, "blocks": [0]}, "not both"),
-        ({"blocks": [-1]}, "counted from 0"),
+        ({"blocks": [-1]}, "a place in blocks must be a whole number, 0 or more, got -1"),
         ({"blocks": []}, "different places"),
         ({"blocks": [1, 1]}, "different places"),
     ],

@@ -12,7 +12,7 @@ from dropkey.errors import RunError
 
 __all__ = ["read_looks", "write_look"]
 
-_PATCHES = 144  # of kept maps: a look at a ViT-S takes 6 MB an image
+_PATCHES = 144  # of kept maps: a look at a ViT-S takes 3 MB an image at most
 
 
 def write_look(folder: Path, epoch: int, report: Report) -> None:
