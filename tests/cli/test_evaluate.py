@@ -127,6 +127,6 @@ def test_a_later_evaluation_keeps_what_an_earlier_one_measured(run, tmp_path, ca
     out.write_text(json.dumps({**first, "evaluated": {**first["evaluated"], "weights_crc32": "00000000"}}))
     assert main(command) == 0
     assert "monte_carlo" not in json.loads(out.read_text())
-    out.write_text("[")  # cut short
+    out.write_text("{")  # cut short
     assert main(command) == 0
     assert json.loads(out.read_text())["accuracy"] == first["accuracy"]

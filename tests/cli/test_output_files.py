@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from cli.test_errors import image_tree
 
+from dropkey.bench import attention as benching
 from dropkey.cli import main
 from dropkey.diagnostics import diagnose as looking
 from dropkey.runs.run_folder import RunFolder
+from dropkey.tasks import loading
 
 TINY = ["--model", "vit_mini_patch2_8", "--model-kwargs", "depth=1", "embed_dim=8", "num_heads=1", "--workers", "0"]
 # Of each command: its words, the option that names a file, and what an earlier result begins with.
@@ -43,9 +45,8 @@ def nothing_is_measured(place, monkeypatch):
     def measure(*arguments, **options):
         raise AssertionError("measured, though the result cannot be kept")
 
-    for where in ("dropkey.tasks.loading.load_run", "dropkey.bench.attention.bench_attention"):
-        monkeypatch.setattr(where, measure)
-    monkeypatch.setattr(looking, "diagnose", measure)
+    for module, function in ((loading, "load_run"), (benching, "bench_attention"), (looking, "diagnose")):
+        monkeypatch.setattr(module, function, measure)
 
 
 def everything(root):
