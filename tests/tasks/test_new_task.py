@@ -60,7 +60,7 @@ def test_train(run):
 
 def test_closing_lines_have_the_unit(run, capsys):
     assert main(["train", "--resume", "--output", str(run)]) == 0
-    assert re.match(r"validation error \d+\.\d\d levels \(best ", capsys.readouterr().out)
+    assert re.search(r"^validation error \d+\.\d\d levels \(best ", capsys.readouterr().out, re.MULTILINE)
 
 
 class CrashError(Exception):
