@@ -21,7 +21,7 @@ def interaction(scale: Scale, data: str, data_dir: str) -> Experiment:
     Claim: DropKey raises QPIC's mean average precision on HICO-DET from 32.42 to 33.21 (DropKey, CVPR 2023; with which
     backbone is not clear). Here: pairs of handwritten digits, from nothing, with the default recipe.
 
-    Small: 9 runs of about eight minutes on two cores. ``dropkey experiment interaction``; at the paper's scale
+    Small: 9 runs of about eight minutes on one core. ``dropkey experiment interaction``; at the paper's scale
     ``--dry-run`` says what it takes.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
