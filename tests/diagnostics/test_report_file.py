@@ -51,3 +51,8 @@ def test_no_code_is_run_from_a_file(tmp_path):
     torch.save({"sites": [Bad()]}, tmp_path / "epoch-0000.report")
     with pytest.raises(dropkey.DropKeyError, match=r"epoch-0000.report is not a look at attention"):
         read_looks(tmp_path)
+
+
+def test_files_of_others_are_no_looks(tmp_path):
+    (tmp_path / "epoch-notes.report").write_text("mine")
+    assert read_looks(tmp_path) == {}

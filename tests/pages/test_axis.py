@@ -31,3 +31,10 @@ def test_a_chart_counts_in_round_numbers(first, unit, count, ticks):
     svg = line_chart([Line("a", 0, values, values, values, unit)], "epoch", first, title="t")
     across = re.findall(r'text-anchor="middle"[^>]*>(\d+)<', svg)
     assert [int(words) for words in across] == ticks
+
+
+@pytest.mark.parametrize("count", range(1, 130))
+def test_a_narrow_chart_has_a_number_at_least(count):
+    values = [0.5] * count
+    svg = line_chart([Line("a", 0, values, values, values)], "epoch", 1, title="t", size=(110, 90))
+    assert re.search(r'class="tick"[^>]*text-anchor="middle"|text-anchor="middle"[^>]*>\d+<', svg)

@@ -37,7 +37,8 @@ def read_looks(folder: Path) -> dict[str, Report]:
     Raises:
         RunError: a damaged file.
     """
-    numbers = {int(path.stem.partition("-")[2]): path for path in folder.glob("epoch-*.report")}
+    paths = {path.stem.removeprefix("epoch-"): path for path in folder.glob("epoch-*.report")}
+    numbers = {int(number): path for number, path in paths.items() if number.isdecimal()}
     return {f"epoch {number + 1}": _read(numbers[number]) for number in sorted(numbers)}
 
 

@@ -105,7 +105,7 @@ class _Chart:
             name = "zero" if zero and tick == 0 else "grid"
             self.drawing.line(name, (self.left, height), (self.right, height))
             self.drawing.write(words, (self.left - 6, height + 4), "end", "tick")
-        most = max(2, int(self.right - self.left) // 45)
+        most = max(3, int(self.right - self.left) // 45)  # with two, a round step could pass over all
         step = whole_step(min(line.step for line in self.lines), (self.last - self.first + 1) / most)
         for there in range(math.ceil(self.first / step) * step, self.last + 1, step):
             self.drawing.write(str(there), (self.x(there), self.bottom + 16), "middle", "tick")
