@@ -174,7 +174,7 @@ def test_remove_refuses_when_someone_else_changed_the_class(vit):
     handle.remove()
 
 
-def test_two_regularisers_two_handles(vit, images):
+def test_two_regularizers_two_handles(vit, images):
     one = dropkey.apply(vit, dropkey.DropKey(0.3, schedule="constant"))
     other = dropkey.apply(vit, dropkey.AttentionDropout(0.2))
     with pytest.raises(dropkey.SiteError, match=r"several handles.*DropKey.*AttentionDropout"):

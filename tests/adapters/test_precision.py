@@ -38,7 +38,7 @@ def test_autocast(name):
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa"])
-def test_normalised_queries_under_autocast(backend, images):
+def test_normalized_queries_under_autocast(backend, images):
     model = tiny_vit(qk_norm=True)
     handle = dropkey.apply(model, dropkey.DropKey(0.4), backend=backend)
     with torch.autocast("cpu", torch.bfloat16):

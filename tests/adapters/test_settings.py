@@ -204,7 +204,7 @@ def test_broken_settings_say_what_is_wrong(changes, message, vit):
         dropkey.apply(vit, {})
 
 
-def test_two_regularisers_side_by_side(images):
+def test_two_regularizers_side_by_side(images):
     model = tiny_vit()
     states = [dropkey.apply(model, r).state_dict() for r in (dropkey.DropKey(0.3), dropkey.ReAttention(last=2))]
     other = tiny_vit()

@@ -198,7 +198,7 @@ def test_listeners_and_other_layers_are_masked(vit, images):
     handle.verify(images)
 
 
-def test_beside_another_regulariser_it_is_masked(vit, images, monkeypatch):
+def test_beside_another_regularizer_it_is_masked(vit, images, monkeypatch):
     monkeypatch.setattr(token_selection, "attend_projected", None)  # nobody may call it
     dropkey.apply(vit, dropkey.DropKey(0.5, schedule="constant", pattern="token"))
     dropkey.apply(vit, dropkey.AttentionDropout(0.1, schedule="constant", renormalize=True))

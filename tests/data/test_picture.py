@@ -17,7 +17,7 @@ from dropkey.data.picture import SUFFIXES, read_image, readable_name, size_of_im
 from dropkey.errors import DataError
 
 RAMP = np.linspace(0, 1, 12 * 20).reshape(12, 20)
-GREY = np.rint(RAMP * 255).astype(np.uint8)
+GRAY = np.rint(RAMP * 255).astype(np.uint8)
 
 
 def saved(folder, values, name, mode=None, **options):
@@ -33,11 +33,11 @@ def pixels(path):
 
 
 DEPTHS = {
-    "8 bits": (GREY, [".png", ".tiff", ".bmp", ".pgm"]),
+    "8 bits": (GRAY, [".png", ".tiff", ".bmp", ".pgm"]),
     "16 bits": (np.rint(RAMP * 65535).astype(np.uint16), [".png", ".tiff", ".pgm"]),
     "16 bits, big end first": (np.rint(RAMP * 65535).astype(">u2"), [".tiff"]),
     "32 bits holding 16": (np.rint(RAMP * 65535).astype(np.int32), [".tiff"]),
-    "32 bits holding 8": (GREY.astype(np.int32), [".tiff"]),
+    "32 bits holding 8": (GRAY.astype(np.int32), [".tiff"]),
     "floats up to 1": (RAMP.astype(np.float32), [".tiff"]),
     "floats up to 255": ((RAMP * 255).astype(np.float32), [".tiff"]),
     "floats up to 65535": ((RAMP * 65535).astype(np.float32), [".tiff"]),
@@ -46,16 +46,16 @@ DEPTHS = {
 
 
 @pytest.mark.parametrize(("depth", "suffix"), [(d, s) for d, (_, found) in DEPTHS.items() for s in found])
-def test_grey_of_any_depth(depth, suffix, tmp_path):
+def test_gray_of_any_depth(depth, suffix, tmp_path):
     values = DEPTHS[depth][0]
     found = pixels(saved(tmp_path, values, f"x{suffix}"))
-    wanted = GREY / 10 if "dark" in depth else GREY
+    wanted = GRAY / 10 if "dark" in depth else GRAY
     for channel in range(3):
         np.testing.assert_allclose(found[..., channel], wanted, atol=1)
 
 
 @pytest.mark.parametrize("white", [30, 200, 255, 256, 257])
-def test_dark_grey_of_16_bits_stays_dark(white, tmp_path):
+def test_dark_gray_of_16_bits_stays_dark(white, tmp_path):
     """The depth decides, not the brightest pixel."""
     values = np.full((4, 4), white, np.uint16)
     assert pixels(saved(tmp_path, values, "x.png")).max() == round(white / 257)
@@ -142,11 +142,11 @@ def test_documents_are_not_run(content, suffix, tmp_path, monkeypatch):
 
 
 def test_remarks_of_pillow_name_the_file(tmp_path, monkeypatch):
-    path = saved(tmp_path, GREY, "x.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size - 1)
+    path = saved(tmp_path, GRAY, "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GRAY.size - 1)
     with pytest.warns(UserWarning, match=r"x\.png: .*decompression bomb"):
         assert pixels(path).shape == (12, 20, 3)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size // 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GRAY.size // 3)
     with pytest.raises(DataError, match=r"x\.png .*decompression bomb"):
         read_image(path)
     assert size_of_image(tmp_path / "nowhere.png") is None

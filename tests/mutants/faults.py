@@ -239,7 +239,7 @@ FAULTS = [
     Fault(
         "applied twice",
         "adapters/apply.py",
-        "elif (rival := site.rival(slot_class)) is not None:",
+        "elif (rival := site.slots.rival(slot_class)) is not None:",
         "elif False:",
         HANDLE,
     ),
@@ -337,7 +337,7 @@ FAULTS = [
     ),
     Fault(
         "maps of before the drop",
-        "adapters/site.py",
+        "adapters/record.py",
         "attn_map = weights(at.call, at.call.keep())",
         "attn_map = weights(at.call, None)",
         "tests/adapters/test_maps.py",
@@ -1225,7 +1225,7 @@ FAULTS = [
     ),
     Fault("assignments that do nothing", "adapters/handle.py", "if name not in _ASSIGNED:", "if False:", USE),
     # Data.
-    Fault("grey of 16 bits is white", "data/picture.py", "values * (255 / white)", "values.clip(0, 255)", PICTURE),
+    Fault("gray of 16 bits is white", "data/picture.py", "values * (255 / white)", "values.clip(0, 255)", PICTURE),
     Fault("pictures on their side", "data/picture.py", "ImageOps.exif_transpose(image)", "image", PICTURE),
     Fault(
         "hidden folders are classes",

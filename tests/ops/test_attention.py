@@ -310,7 +310,7 @@ def test_gradients_of_the_tangent(backend):
         ({"query": torch.zeros(3, 5, 8)}, r"query must be \(batch, heads, tokens, head_dim\), got shape \(3, 5, 8\)"),
         ({"key": torch.zeros(2, 3, 9, 7)}, "do not fit"),
         ({"value": torch.zeros(2, 3, 8, 8)}, "do not fit"),
-        ({"key": torch.zeros(2, 2, 9, 8), "value": torch.zeros(2, 2, 9, 8)}, "3 query heads are no multiple of 2"),
+        ({"key": torch.zeros(2, 2, 9, 8), "value": torch.zeros(2, 2, 9, 8)}, "3 query heads are not a multiple of 2"),
         ({"key": torch.zeros(2, 3, 9, 8, dtype=torch.float64)}, "must be of one floating type"),
         ({"query": torch.zeros(2, 3, 5, 8, dtype=torch.int64)}, "query must be of a floating type"),
         ({"attn_bias": torch.zeros(2, 3, 5, 8)}, "does not broadcast"),

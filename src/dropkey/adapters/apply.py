@@ -119,7 +119,7 @@ def _check_applicable(found: Sequence[Found], slot_class: type[Slot]) -> None:
         site = site_of(f.module)
         if site is None:
             check_swappable(f.name, f.module)
-        elif (rival := site.rival(slot_class)) is not None:
+        elif (rival := site.slots.rival(slot_class)) is not None:
             raise SiteError(
                 f"{rival.regularizer} is on this model already: remove it first, dropkey.handle(model).remove()"
             )

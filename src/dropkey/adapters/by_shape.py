@@ -130,11 +130,11 @@ def _is_source(
 
     free = influence()
     blind = _Blind(token)
-    site.fill(blind)
+    site.slots = site.slots.joined_by(blind)
     try:
         return influence() < 1e-4 * max(free, 1e-3) and free > 1e-3
     finally:
-        site.empty(blind)
+        site.slots = site.slots.without(blind)
 
 
 def _first(out: Any) -> Tensor:

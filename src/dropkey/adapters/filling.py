@@ -13,7 +13,7 @@ __all__ = ["empty", "fill"]
 
 def fill(f: Found, slot: Slot, site: Site) -> None:
     """Put a slot into the site of a module."""
-    site.fill(slot)
+    site.slots = site.slots.joined_by(slot)
     swap_in(f.module, site)
     slot.put_in(f)
     own_dropout.settle(f.module, site)
@@ -24,7 +24,7 @@ def empty(module: nn.Module, slot: Slot) -> None:
     site = site_of(module)
     if site is None or slot not in site.slots:
         return
-    site.empty(slot)
+    site.slots = site.slots.without(slot)
     own_dropout.settle(module, site)
     slot.take_out(module)
     if not site.slots and not site.listeners:

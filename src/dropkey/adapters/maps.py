@@ -46,7 +46,7 @@ def attention_maps(model: nn.Module) -> Iterator[list[Tensor]]:
         hooks = [
             mixer.register_forward_hook(each.mixed)
             for (module, site), each in zip(sites, listeners, strict=True)
-            if not site.mixes and isinstance(mixer := mixer_of(module), HeadMixing)
+            if not site.slots.mixes and isinstance(mixer := mixer_of(module), HeadMixing)
         ]
         try:
             yield maps

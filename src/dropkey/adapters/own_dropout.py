@@ -20,7 +20,7 @@ def own_rates(module: nn.Module, names: tuple[str, ...]) -> dict[str, float]:
 
 def settle(module: nn.Module, site: Site) -> None:
     """Set the module's own rates to 0 if anything of ours that drops is enabled, and restore them if nothing is."""
-    if site.replaces_dropout:
+    if site.slots.replaces_dropout:
         for name, rate in own_rates(module, site.entry.own_dropout).items():
             site.own_dropout[name] = rate
             _set_rate(module, name, 0.0)

@@ -4,9 +4,11 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from dropkey.adapters.site_call import Attended, SiteCall
 from dropkey.ops.call import AttentionCall
+from dropkey.ops.reference import weights
 
-__all__ = ["Listener", "Record"]
+__all__ = ["Listener", "Record", "record_of"]
 
 
 class Record(NamedTuple):
@@ -39,3 +41,31 @@ class Listener(Protocol):
 
     def heard(self, record: Record) -> None:
         """Take the record of a call that has just returned."""
+
+
+def record_of(at: SiteCall, attended: Attended, drops: bool, shares_mask: bool) -> Record:
+    """Return the record of a call that a site has made; weights that somebody wants and no step computed are computed.
+
+    Args:
+        at: the call, as its slots left it.
+        attended: what it gave.
+        drops: whether a slot that acted drops keys or weights.
+        shares_mask: with the other calls of the same forward pass.
+    """
+    attn, attn_map = attended.attn, attended.attn_map
+    if attended.mixed is not None and attn is None:
+        attn = weights(at.call, at.call.keep())
+    if attn_map is None and at.wants_maps:
+        attn_map = weights(at.call, at.call.keep())
+    return Record(
+        at.call,
+        attended.out,
+        at.maps_per_mask,
+        shares_mask,
+        drops,
+        attn,
+        attended.mixed,
+        of_logits=at.of_logits,
+        given=at.given,
+        attn_map=attn_map,
+    )

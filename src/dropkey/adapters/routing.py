@@ -145,7 +145,7 @@ class Routing(TorchFunctionMode):
         self._refuse_inner_checkpoint()
         attn = self.site.attend_logits(self.forward_pass, self._fold(logits, layout))
         attn = unfold(attn, layout, _num_windows(logits, layout))
-        self.weights = attn if self.site.replaces_dropout else None
+        self.weights = attn if self.site.slots.replaces_dropout else None
         return attn
 
     def _logits_of(

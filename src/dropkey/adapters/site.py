@@ -15,15 +15,15 @@ from dropkey.adapters.entry import SITE, Entry
 from dropkey.adapters.forward_pass import ForwardPass
 from dropkey.adapters.logits import call_of_logits, per_map
 from dropkey.adapters.recomputation import Acting, PassMemory
-from dropkey.adapters.record import Listener, Record
+from dropkey.adapters.record import Listener, Record, record_of
 from dropkey.adapters.site_call import Attended, SiteCall
-from dropkey.adapters.slot import STAGES, Slot
+from dropkey.adapters.slots_of_site import Slots
 from dropkey.adapters.weight_dropout import ModuleDropout, WeightDropper
 from dropkey.errors import BackendError
 from dropkey.ops.call import AttentionCall
 from dropkey.ops.dispatch import attend
 from dropkey.ops.layout_of_output import laid_out
-from dropkey.ops.reference import dropped_softmax, weights
+from dropkey.ops.reference import dropped_softmax
 from dropkey.patterns import Geometry
 
 __all__ = ["Site", "attach", "detach", "site_of", "without_site"]
@@ -52,7 +52,7 @@ class Site:
     num_prefix_tokens: int = 0
     grid_is_given: bool = False
     is_ordered: bool = False
-    slots: tuple[Slot, ...] = ()  # in the order of their stages
+    slots: Slots = field(default_factory=Slots)
     own_dropout: dict[str, float] = field(default_factory=dict)  # the module's own rates, while they are set to 0
     listeners: tuple[Listener, ...] = ()  # see listeners.py
     num_told: int = 0  # attention calls that they were told of
@@ -73,11 +73,6 @@ class Site:
         return self.grid_size and self.grid_size[0] * self.grid_size[1] + self.num_prefix_tokens
 
     @property
-    def backend(self) -> str:
-        """What runs attention: "auto", unless a slot was given another one."""
-        return next((slot.backend for slot in self.slots if slot.backend != "auto"), "auto")
-
-    @property
     def is_heard(self) -> bool:
         """Whether a listener hears forward passes in which nothing acts, too."""
         return any(listener.always for listener in self.listeners)
@@ -87,36 +82,9 @@ class Site:
         """Whether a listener wants whole maps, which fast paths do not compute."""
         return any(listener.wants_maps for listener in self.listeners)
 
-    @property
-    def mixes(self) -> bool:
-        """Whether something of ours works on whole maps."""
-        return any(slot.stage == "maps" for slot in self.slots)
-
-    @property
-    def replaces_dropout(self) -> bool:
-        """Whether something of ours drops, to which the module's own dropout gives way."""
-        return any(slot.enabled for slot in self.slots if slot.drops)
-
-    def rival(self, slot_class: type[Slot]) -> Slot | None:
-        """Return the slot that leaves no room for one of a class: the same, or another at a stage with room for one."""
-        stage = slot_class.stage
-        return next((s for s in self.slots if type(s) is slot_class or (s.stage == stage != "logits")), None)
-
-    def fill(self, slot: Slot) -> None:
-        """Put a slot in its place."""
-        self.slots = tuple(sorted((*self.slots, slot), key=lambda each: STAGES.index(each.stage)))
-
-    def empty(self, slot: Slot) -> None:
-        """Take a slot out."""
-        self.slots = tuple(each for each in self.slots if each is not slot)
-
-    def acting(self, training: bool) -> list[Slot]:
-        """Return the slots that change a forward pass of the module in this mode."""
-        return [slot for slot in self.slots if slot.acts(training)]
-
     def acts(self, training: bool) -> bool:
         """Say whether any slot changes a forward pass of the module in this mode."""
-        return bool(self.acting(training))
+        return bool(self.slots.acting(training))
 
     def follow(self, training: bool, acts: bool, inputs: tuple[object, ...]) -> None:
         """Note a forward pass in which something acts; see that a recomputation is made as its forward pass was.
@@ -124,7 +92,7 @@ class Site:
         Raises:
             SiteError: the settings have changed between a forward pass and its recomputation in the backward pass.
         """
-        slots = self.acting(training) if acts else []
+        slots = self.slots.acting(training) if acts else Slots()
         for slot in slots:
             slot.handle_id.order.ran(self.name, self.block_index)
         # Re-attention draws nothing, and may be recomputed with any random state.
@@ -145,7 +113,7 @@ class Site:
         """
         at, slots = self._enter(forward_pass, call)
         # The weights are dropped by a slot, or by the module's own dropout.
-        dropper, mixer = self._dropper(slots, own_rate), _at_stage("maps", slots)
+        dropper, mixer = self._dropper(slots, own_rate), slots.at_stage("maps")
         if mixer is not None:
             attended: Attended = mixer.attend(at, dropper)
         elif dropper is not None:
@@ -157,9 +125,9 @@ class Site:
 
     def attend_logits(self, forward_pass: ForwardPass, logits: Tensor) -> Tensor:
         """Return the weights of logits (B, maps, Nq, Nk) that the library has computed itself, biases included."""
-        if self.backend not in ("auto", "reference"):
+        if self.slots.backend not in ("auto", "reference"):
             raise BackendError(
-                f"backend {self.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
+                f"backend {self.slots.backend!r} cannot run {self.name}: this {self.original_class.__name__} computes "
                 "its softmax in Python; use backend='auto'"
             )
         at, slots = self._enter(forward_pass, call_of_logits(logits), of_logits=True)
@@ -169,7 +137,7 @@ class Site:
         keep = None if draw is None else per_map(draw.keep(*at.geometry[:4]), at.maps_per_mask)
         plain = dropped_softmax(bias.to(torch.promote_types(bias.dtype, torch.float32)), keep, at.call.allowed())
         # The weights that are dropped after it, and what Re-attention adds.
-        dropper, mixer = self._dropper(slots, 0.0), _at_stage("maps", slots)
+        dropper, mixer = self._dropper(slots, 0.0), slots.at_stage("maps")
         attn = plain if dropper is None else dropper.drop_weights(at, plain)
         out, mixed = attn.to(logits.dtype), None
         if mixer is not None:
@@ -178,55 +146,36 @@ class Site:
         self._tell(at, slots, Attended(out, mixed, attn, result))
         return result
 
-    def _enter(
-        self, forward_pass: ForwardPass, call: AttentionCall, of_logits: bool = False
-    ) -> tuple[SiteCall, list[Slot]]:
+    def _enter(self, forward_pass: ForwardPass, call: AttentionCall, of_logits: bool = False) -> tuple[SiteCall, Slots]:
         """Lead a call past all that works before the softmax; return it with the slots that act."""
         forward_pass.num_calls += 1
         maps_per_mask = self.entry.maps_per_head if of_logits else 1
-        slots = self.acting(forward_pass.training)
+        slots = self.slots.acting(forward_pass.training)
         batch, num_maps, num_queries, num_keys = call.mask_shape
         geometry = Geometry(
             batch, num_maps // maps_per_mask, num_queries, num_keys, self.grid_size, self.num_prefix_tokens
         )
-        options = self.label, self.backend, self.wants_maps
+        options = self.label, self.slots.backend, self.wants_maps
         at = SiteCall(forward_pass, call, geometry, maps_per_mask, *options, given=call, of_logits=of_logits)
         for slot in slots:
             at = slot.before(at)
         return at, slots
 
-    def _dropper(self, slots: list[Slot], own_rate: float) -> WeightDropper | None:
-        dropper: WeightDropper | None = _at_stage("weights", slots)
-        if dropper is None and own_rate > 0 and not self.replaces_dropout:
+    def _dropper(self, slots: Slots, own_rate: float) -> WeightDropper | None:
+        dropper: WeightDropper | None = slots.at_stage("weights")
+        if dropper is None and own_rate > 0 and not self.slots.replaces_dropout:
             return ModuleDropout(own_rate)
         return dropper
 
-    def _tell(self, at: SiteCall, slots: list[Slot], attended: Attended) -> None:
-        if not self.listeners:
-            return
-        attn, attn_map = attended.attn, attended.attn_map
-        if attended.mixed is not None and attn is None:
-            attn = weights(at.call, at.call.keep())
-        if attn_map is None and at.wants_maps:
-            attn_map = weights(at.call, at.call.keep())
-        drops = any(slot.drops for slot in slots)
-        shared, mixed = self.entry.one_mask, attended.mixed
-        record = Record(at.call, attended.out, at.maps_per_mask, shared, drops, attn, mixed, attn_map=attn_map)
-        self.tell(record._replace(given=at.given, of_logits=at.of_logits))
+    def _tell(self, at: SiteCall, slots: Slots, attended: Attended) -> None:
+        if self.listeners:
+            self.tell(record_of(at, attended, drops=any(slot.drops for slot in slots), shares_mask=self.entry.one_mask))
 
     def tell(self, record: Record) -> None:
         """Let every listener hear of a call."""
         self.num_told += 1
         for listener in self.listeners:
             listener.heard(record)
-
-
-def _at_stage(stage: str, slots: list[Slot]) -> Any:
-    """Return the slot that works at a stage which has room for one, or None."""
-    for slot in slots:
-        if slot.stage == stage:
-            return slot
-    return None
 
 
 def site_of(module: nn.Module) -> Site | None:

@@ -7,8 +7,9 @@ from torch import nn
 from dropkey.adapters.names import shown, unwrapped_names
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
+from dropkey.text_table import text_table
 
-__all__ = ["of_sites", "text_table"]
+__all__ = ["of_sites"]
 
 
 def of_sites(
@@ -22,7 +23,7 @@ def of_sites(
     """Return the table that ``print(handle)`` shows: one line a site, and what was not reached."""
     slot = rows[0][2]
     state = "DISABLED" if any(not slot.enabled for _, _, slot in rows) else "enabled" if enabled else "NOT AT ALL SITES"
-    title = f"{slot.regularizer} on {type(model).__name__}: {len(rows)} sites, {state}"
+    title = f"{slot.regularizer} on {type(model).__name__}: {_sites(len(rows))}, {state}"
     own = any(site.own_dropout for _, site, _ in rows)
     loops = any((site.calls_per_pass or 1) > 1 for _, site, _ in rows)
     header = [
@@ -62,11 +63,8 @@ def _left_alone(entries: Sequence[str]) -> list[str]:
     return lines
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as left-aligned columns, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+def _sites(count: int) -> str:
+    return "1 site" if count == 1 else f"{count} sites"
 
 
 def _own(site: Site) -> str:

@@ -86,9 +86,9 @@ def _selecting(site: Site, forward_pass: ForwardPass) -> Any:
     They must be masked instead under any other pattern, beside another regularizer, for whole maps, and in a compiled
     graph, whose shapes must not follow the drop ratio.
     """
-    if torch.compiler.is_compiling() or site.wants_maps or site.backend == "reference":
+    if torch.compiler.is_compiling() or site.wants_maps or site.slots.backend == "reference":
         return None
-    slots = site.acting(forward_pass.training)
+    slots = site.slots.acting(forward_pass.training)
     return slots[0] if len(slots) == 1 and slots[0].drops_tokens else None
 
 
@@ -120,7 +120,7 @@ def _equivalent(module: Any, x: Tensor, draw: Draw, heads: Tensor) -> Record:
 
 def _run_whole(module: Any, site: Site, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Both linear layers and the attention between them as one call of a backend."""
-    y, out = attend_projected(_projection(module, x), rows, site.backend)
+    y, out = attend_projected(_projection(module, x), rows, site.slots.backend)
     return y, out.view(*x.shape[:2], module.num_heads, -1).transpose(1, 2)
 
 
@@ -131,7 +131,7 @@ def _run_parts(module: Any, site: Site, x: Tensor, rows: Tensor) -> tuple[Tensor
     seen = x.reshape(-1, x.shape[-1]).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
     key, value = _keys_and_values(module, seen, *kv_weights)
     call = AttentionCall(query, key, value, None, False, query.shape[-1] ** -0.5, None)
-    heads = attend_kept(call, site.backend)
+    heads = attend_kept(call, site.slots.backend)
     out = module.norm(heads.transpose(1, 2).flatten(2))
     if module.gate is not None:
         out = out * module.gate(x).sigmoid()
@@ -169,7 +169,7 @@ def _is_whole(module: Any, site: Site, x: Tensor) -> bool:
     between = (module.q_norm, module.k_norm, module.norm)
     if not all(nobody_looks_on(layer, {("torch.nn.modules.linear", "Identity")}) for layer in between):
         return False
-    return refuses_projection(_projection(module, x), site.backend) is None
+    return refuses_projection(_projection(module, x), site.slots.backend) is None
 
 
 def _projection(module: Any, x: Tensor) -> Projection:

@@ -13,8 +13,8 @@ from dropkey.adapters.names import shown
 from dropkey.adapters.restoring import restored, restored_random_state
 from dropkey.adapters.site import Site
 from dropkey.adapters.slot import Slot
-from dropkey.adapters.table import text_table
 from dropkey.errors import SiteError
+from dropkey.text_table import text_table
 
 __all__ = ["Verification", "verify"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropkey.adapters.table import text_table
 from dropkey.runs.machine import machine as of_this_process
+from dropkey.text_table import text_table
 
 __all__ = ["draw", "machine", "table", "write"]
 

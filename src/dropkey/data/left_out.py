@@ -37,7 +37,7 @@ class LeftOut:
         return both
 
     def __str__(self) -> str:
-        """One line: the commonest reasons, each with its count and an example."""
+        """One line: the most common reasons, each with its count and an example."""
         reasons = self._counts.most_common()
         said = [f"{reason}: {count:,} ({readable_name(self._examples[reason])})" for reason, count in reasons[:_SHOWN]]
         rest = sum(count for _, count in reasons[_SHOWN:])

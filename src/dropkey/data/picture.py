@@ -33,7 +33,7 @@ _LOWEST_OF_BYTES = 16  # the largest of floating values up to 255: between it an
 def read_image(path: Path, *, upright: bool = True) -> Image.Image:
     """Return an image file as RGB, turned upright as its EXIF tag says.
 
-    Grey of 16 bits is divided by 257. In deeper grey white is 1 (floating values up to 1), 255 or 65535, whichever the
+    Gray of 16 bits is divided by 257. In deeper gray white is 1 (floating values up to 1), 255 or 65535, whichever the
     largest value of the image does not exceed. Transparency is left out, and of several frames the first is taken.
 
     Args:
@@ -94,13 +94,13 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:
-    """Bring grey of more than 8 bits to 8."""
+    """Bring gray of more than 8 bits to 8."""
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())  # NaN in either if there is one
     white = _white(image.mode, low, high)
     if white is None:
         raise ValueError(
-            f"its grey values go from {low:g} to {high:g}, and nothing says what is white: use 8 or 16 bits"
+            f"its gray values go from {low:g} to {high:g}, and nothing says what is white: use 8 or 16 bits"
         )
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
 

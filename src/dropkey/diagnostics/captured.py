@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dropkey.adapters.table import text_table
 from dropkey.errors import SiteError, did_you_mean
+from dropkey.text_table import text_table
 
 __all__ = ["Captured"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dropkey.adapters.table import text_table
 from dropkey.errors import ArgumentError, did_you_mean
+from dropkey.text_table import text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

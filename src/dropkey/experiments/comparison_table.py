@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dropkey.adapters.table import text_table
 from dropkey.experiments.comparison import Result
 from dropkey.experiments.statistics import MANY_SEEDS, Difference, holm, mean_and_sd, mean_interval, paired_difference
 from dropkey.runs.measure import Measure
+from dropkey.text_table import text_table
 
 __all__ = [
     "ArmRow",

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dropkey.adapters.apply import apply
-from dropkey.adapters.table import text_table
 from dropkey.errors import RunError
 from dropkey.experiments.experiment import Experiment, Row
 from dropkey.experiments.study import config_of
@@ -21,6 +20,7 @@ from dropkey.runs.regularizer_options import (
     build_regularizer,
 )
 from dropkey.tasks.registry import named_task
+from dropkey.text_table import text_table
 
 __all__ = ["Cost", "as_text", "dry_run"]
 

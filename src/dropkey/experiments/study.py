@@ -54,7 +54,7 @@ class Study:
         """Train what is not finished, read what is not read, and return the tables.
 
         Raises:
-            Interrupted: the same study, run again, goes on where it stopped.
+            Interrupted: the same study, run again, resumes.
         """
         self.comparison.run(launcher, say)
         say("reading what was trained")

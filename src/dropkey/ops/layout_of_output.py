@@ -30,7 +30,7 @@ def axes_in_memory(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, .
         (0, 1, 2, 3)
     """
     batch, head, token, channel = strides
-    if channel == 1:  # the commonest two, told quickly
+    if channel == 1:  # the two most common, recognized quickly
         if batch >= head >= token >= 1:
             return 0, 1, 2, 3
         if batch > token > head > 1:

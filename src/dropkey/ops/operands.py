@@ -130,7 +130,7 @@ def _heads(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> int:
     elif grouped and all(other and heads % other == 0 for other in others):
         return heads
     if grouped and key.shape[1] == value.shape[1]:
-        raise ArgumentError(f"{query.shape[1]} query heads are no multiple of {key.shape[1]} key heads")
+        raise ArgumentError(f"{query.shape[1]} query heads are not a multiple of {key.shape[1]} key heads")
     hint = "heads must agree, or be 1 to be shared" + ("" if grouped else ", unless enable_gqa=True is passed")
     raise _does_not_fit(query, key, value, hint)
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dropkey.adapters.table import text_table
 from dropkey.diagnostics.audit.bound import bounds
+from dropkey.text_table import text_table
 
 __all__ = ["Audit", "Finding"]
 

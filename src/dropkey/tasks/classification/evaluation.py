@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dropkey.adapters.table import text_table
 from dropkey.errors import ArgumentError
 from dropkey.regularizers import DropKey
 from dropkey.runs.numbers import NonNegativeInt, Share
@@ -13,6 +12,7 @@ from dropkey.runs.prepared import Prepared
 from dropkey.tasks.classification.measuring import evaluate, evaluate_monte_carlo, images_per_second, occlusion_curve
 from dropkey.tasks.classification.module import Classification
 from dropkey.tasks.evaluation import OF_A_MODEL, EvaluationOptions
+from dropkey.text_table import text_table
 
 __all__ = ["ClassificationEvaluation", "measure", "table"]
 

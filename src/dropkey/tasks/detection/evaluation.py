@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from dropkey.adapters.table import text_table
 from dropkey.runs.numbers import PositiveInt
 from dropkey.runs.options import option
 from dropkey.runs.prepared import Prepared
@@ -16,6 +15,7 @@ from dropkey.tasks.detection.average_precision import average_precision
 from dropkey.tasks.detection.detections import Detections, detections_of
 from dropkey.tasks.detection.module import Detection
 from dropkey.tasks.evaluation import EvaluationOptions
+from dropkey.text_table import text_table
 
 __all__ = ["DetectionEvaluation", "detected", "measure", "table"]
 

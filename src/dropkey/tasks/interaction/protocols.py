@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dropkey.adapters.table import text_table
 from dropkey.data.paired_images import PairedImages, PairSource
 from dropkey.tasks.interaction.interactions import Interactions, true_pairs, unpaired_persons
 from dropkey.tasks.interaction.metrics import hico_det_ap, vcoco_role_ap
+from dropkey.text_table import text_table
 
 __all__ = ["Protocol", "protocol_of", "table"]
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkey.adapters.table import text_table
 from dropkey.errors import ArgumentError
 from dropkey.runs.options import option
 from dropkey.runs.prepared import Prepared
@@ -18,6 +17,7 @@ from dropkey.tasks.mesh.metrics import MPJPE, MPVE, PAMPJPE
 from dropkey.tasks.mesh.pictures import sheet
 from dropkey.tasks.mesh.predicting import PredictedBodies, mesh_of, predict
 from dropkey.tasks.mesh.predictions import check_file
+from dropkey.text_table import text_table
 
 __all__ = ["MeshEvaluation", "measure", "table"]
 
