@@ -110,6 +110,11 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             raise ArgumentError("--precision 16-mixed scales gradients as a whole: --strategy fsdp takes bf16-mixed")
 
+    @property
+    def fused_steps(self) -> bool:
+        """Whether AdamW changes all weights in one call; in mixed precision that would leave no room for clipping."""
+        return self.precision == "32-true"
+
     def refuse_futile(self, asked: Collection[str]) -> None:
         """Raise an ArgumentError for an option that was asked for and that the number of epochs leaves no room for."""
         if "warmup_epochs" in asked and self.warmup_epochs and self.warmup_epochs >= self.epochs:

@@ -68,7 +68,12 @@ class RunModule(pl.LightningModule, ABC):
 
     def _adamw(self, **arguments: Any) -> torch.optim.Optimizer:
         optimizer = optim.create_optimizer_v2(  # type: ignore[attr-defined]
-            self.network, opt="adamw", lr=self.config.lr, weight_decay=self.config.weight_decay, **arguments
+            self.network,
+            opt="adamw",
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            fused=self.config.fused_steps,
+            **arguments,
         )
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer

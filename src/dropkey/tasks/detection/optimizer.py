@@ -25,7 +25,7 @@ def detection_optimizer(network: nn.Module, config: DetectorConfig) -> torch.opt
             if chosen:
                 rate = config.backbone_lr or config.lr if in_backbone else config.lr
                 groups.append({"params": chosen, "lr": rate, "weight_decay": config.weight_decay if decays else 0.0})
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=config.fused_steps)
 
 
 def _is_backbone(name: str) -> bool:
