@@ -88,6 +88,14 @@ def test_a_run_is_continued_on_the_same_data_elsewhere(half):
     assert json.loads((half / "run" / "summary.json").read_text())["epochs"] == 3
 
 
+def test_a_run_without_its_config_is_not_begun_anew(half, capsys):
+    (half / "run" / "config.yaml").unlink()
+    before = {path: path.read_bytes() for path in (half / "run").rglob("*") if path.is_file()}
+    assert train("--resume", epochs=3) == 2
+    check_one_line(capsys.readouterr().err, "but not its config.yaml: put that back")
+    assert {path: path.read_bytes() for path in (half / "run").rglob("*") if path.is_file()} == before
+
+
 def test_a_comparison_is_of_one_data_set(root, capsys):
     compare = ["compare", *QUICK, "--data-dir", "images", "--epochs", "1", "--seeds", "1", "--output", "c"]
     assert main([*compare, "--arms", "none"]) == 0

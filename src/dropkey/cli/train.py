@@ -130,6 +130,11 @@ def _resumed(task: "Task[Any, Any]", given: Given) -> "RunConfig":
         raise ArgumentError("--resume needs --output RUN, the folder of the run to resume")
     folder = RunFolder(Path(values["output"]))
     if not folder.holds_a_run:
+        if (file := folder.foreign_file()) is not None:
+            raise RunError(
+                f"{folder.root} holds {file.relative_to(folder.root)} of a run but not its config.yaml: put that back, "
+                "or choose another --output"
+            )
         print(f"{folder.root} holds no run yet: starting from the beginning")
         fresh: RunConfig = task.resolve(values, given.asked)
         return fresh

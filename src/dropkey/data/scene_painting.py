@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 __all__ = ["Glyph", "blank_canvas", "digit_glyphs", "enlarged", "glyphs_by_digit", "paint"]
 
+_GRAY = (0.3, 0.7)  # of a canvas
 _INK = 0.2  # of full ink: what is fainter does not count for a box
 _TEXTURE = ((4, 0.10), (16, 0.05), (64, 0.03))  # cells a side, and how much they differ
 _PIXEL_NOISE = 0.02
@@ -38,9 +39,9 @@ def glyphs_by_digit(split: str) -> Sequence[Sequence[Glyph]]:
 
 
 def blank_canvas(rng: _Random, size: tuple[int, int]) -> Any:
-    """Return a canvas of one color with soft texture: float32 (rows, cols, 3), from 0 to 1."""
+    """Return a gray canvas with soft texture: float32 (rows, cols, 3), from 0 to 1."""
     rows, cols = size
-    canvas = np.broadcast_to(rng.uniform(0.2, 0.8, 3).astype(np.float32), (rows, cols, 3)).copy()
+    canvas = np.full((rows, cols, 3), rng.uniform(*_GRAY), np.float32)
     for cells, strength in _TEXTURE:
         noise = rng.uniform(-strength, strength, (cells, cells)).astype(np.float32)
         canvas += np.asarray(Image.fromarray(noise).resize((cols, rows), Image.Resampling.BILINEAR))[..., None]

@@ -21,8 +21,8 @@ class OptimizationOptions(Options):
     batch_size: int = option(64, "examples per step and process", group="optimization", kind=PositiveInt)
     accumulate: int = option(1, "gradient accumulation steps", group="optimization", kind=PositiveInt)
     lr: float = option(1e-3, "peak learning rate of AdamW", group="optimization", kind=Positive)
-    warmup_epochs: int = option(
-        2, "epochs in which the rate rises before it falls", group="optimization", kind=NonNegativeInt
+    warmup_epochs: float = option(
+        2, "epochs, or a part of one, in which the rate rises before it falls", group="optimization", kind=NonNegative
     )
     lr_schedule: Literal["cosine", "wsd", "step"] = option(
         "cosine",
@@ -128,6 +128,6 @@ class RunConfig(RegularizerOptions, OptimizationOptions, RunOptions):
             )
 
 
-def short_warmup(epochs: int, wanted: int) -> int:
+def short_warmup(epochs: int, wanted: float) -> float:
     """Return a warm-up that leaves most of a short run to the falling rate: at most a quarter of its epochs."""
     return min(wanted, math.ceil(epochs / 4), epochs - 1)

@@ -17,14 +17,14 @@ _STEP = 0.1
 
 def rate_schedule(optimizer: Optimizer, config: OptimizationOptions, steps_per_epoch: int) -> Any:
     """Return what sets the rate of every group at ``step_update(step)``; a group's own rate is its peak."""
-    warmup = min(config.warmup_epochs, config.epochs - 1)
+    warmup = config.warmup_epochs if config.warmup_epochs < config.epochs else config.epochs - 1
     if config.lr_schedule != "cosine":
-        return _Falling(optimizer, config, warmup * steps_per_epoch, steps_per_epoch)
+        return _Falling(optimizer, config, round(warmup * steps_per_epoch), steps_per_epoch)
     return scheduler.create_scheduler_v2(  # type: ignore[attr-defined]
         optimizer,
         sched="cosine",
         num_epochs=config.epochs,
-        warmup_epochs=warmup,
+        warmup_epochs=warmup,  # type: ignore[arg-type]
         warmup_lr=config.lr / 100,
         min_lr=config.lr / 100,
         step_on_epochs=False,
