@@ -1,5 +1,6 @@
 """What an experiment would take: every model built, one training step each, and the rest counted."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,7 @@ def as_text(costs: list[Cost]) -> str:
 
 
 def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
-    config = config_of(experiment, row)
+    config: RunConfig = _from_nothing(config_of(experiment, row))
     network, inputs = named_task(config.task).trial(config, _BATCH)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -100,6 +101,12 @@ def _cost(experiment: Experiment, row: Row, seeds: int) -> Cost:
     examples = _examples(config)
     total = None if examples is None else examples * config.epochs * seeds
     return Cost(row.label, parameters, counter.get_total_flops() / _BATCH, total)
+
+
+def _from_nothing(config: Any) -> Any:
+    """Return a config without weights to start from, which cost nothing and may have to be downloaded."""
+    empty = {"pretrained": False, "weights": ""}
+    return dataclasses.replace(config, **{name: value for name, value in empty.items() if hasattr(config, name)})
 
 
 def _always_acting(config: RunConfig) -> list[Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from dropkey.experiments.experiment import Experiment, Table
 from dropkey.experiments.papers.arms import NONE, dropkey, dropout
+from dropkey.experiments.papers.detr_recipe import DETR_RECIPE
 from dropkey.experiments.scales import Scale
 
 __all__ = ["detection"]
@@ -11,7 +12,15 @@ __all__ = ["detection"]
 _SHARED: dict[str, dict[str, Any]] = {
     "small": {"data": "digit_scenes", "threads": 1},
     "gpu": {"data": "digit_scenes", "epochs": 30},
-    "paper": {"data": "coco", "data_dir": "data/coco", "model": "detr_r50", "epochs": 150, "mend_boxes": True},
+    "paper": {
+        **DETR_RECIPE,
+        "data": "coco",
+        "data_dir": "data/coco",
+        "mend_boxes": True,
+        "cache_mb": 0,
+        "pretrained": True,
+        "where": "encoder",
+    },
 }
 
 

@@ -15,7 +15,7 @@ __all__ = ["recipe"]
 _SMALL = {"lr_schedule": "wsd", "weight_decay": 1e-4, "clip_grad": 1.0, "batch_size": 16, "warmup_epochs": 1}
 _PHOTOGRAPHS = {**_SMALL, "epochs": 60, "img_size": "256", "flip": 0.5, "photometric": 0.5}
 _RECIPES: dict[str, dict[str, Any]] = {
-    "digit_scenes": {**_SMALL, "epochs": 5, "img_size": "128", "batch_size": 8, "warmup_epochs": 0.5},
+    "digit_scenes": {**_SMALL, "epochs": 4, "img_size": "128", "batch_size": 8, "warmup_epochs": 0.5},
     "coco": _PHOTOGRAPHS,
     "yolo": _PHOTOGRAPHS,
 }

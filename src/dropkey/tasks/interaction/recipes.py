@@ -15,7 +15,7 @@ __all__ = ["recipe"]
 _SMALL = {"lr_schedule": "wsd", "weight_decay": 1e-4, "clip_grad": 1.0, "batch_size": 16, "warmup_epochs": 1}
 _PHOTOGRAPHS = {**_SMALL, "epochs": 60, "img_size": "256", "flip": 0.5, "photometric": 0.5}
 _RECIPES: dict[str, dict[str, Any]] = {
-    "digit_pairs": {**_SMALL, "epochs": 4, "img_size": "128", "batch_size": 8, "warmup_epochs": 0.25},
+    "digit_pairs": {**_SMALL, "epochs": 4, "img_size": "128", "batch_size": 8, "warmup_epochs": 0.5},
     "hico_det": _PHOTOGRAPHS,
     "vcoco": _PHOTOGRAPHS,
 }

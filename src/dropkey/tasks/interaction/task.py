@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dropkey.data.box_transforms import BoxAugmentation, DetectorInput
 from dropkey.data.digit_pairs import digit_pairs
 from dropkey.data.pair_batches import PairData
 from dropkey.data.pair_sources import load_pair_source
-from dropkey.data.paired_images import PairSource
+from dropkey.data.paired_images import PairSource, PairTarget
 from dropkey.errors import ArgumentError
 from dropkey.runs.measure import Measure
 from dropkey.runs.prepared import Prepared
@@ -68,8 +68,12 @@ class InteractionTask(Task[InteractionConfig, PairSource]):
         return Interaction(built.network, config, source, built.handle)
 
     def trial(self, config: InteractionConfig, batch_size: int) -> tuple[nn.Module, dict[str, Any]]:
-        network, _ = _network(config, digit_pairs())
-        return network, {"pixel_values": torch.randn(batch_size, 3, *config.sides)}
+        source = digit_pairs()
+        network, _ = _network(config, source)
+        # Pairs too: what is found has no gradient, the loss has.
+        labels, target = _one_pair(len(source.verbs))
+        images = torch.randn(batch_size, 3, *config.sides)
+        return network, {"pixel_values": images, "labels": [labels] * batch_size, "pairs": [target] * batch_size}
 
     def evaluate(self, trained: Prepared, options: InteractionEvaluation) -> dict[str, Any]:
         return evaluation.measure(trained)
@@ -92,6 +96,14 @@ def _network(config: InteractionConfig, source: PairSource, *, fresh: bool = Tru
     network, notes = build_pair_network(config, source, fresh=fresh)
     check_sides(network, config.sides)
     return network, notes
+
+
+def _one_pair(num_verbs: int) -> tuple[dict[str, Tensor], PairTarget]:
+    """Return the truth of an image with two boxes side by side that make a pair."""
+    boxes = torch.tensor([[0.3, 0.5, 0.2, 0.4], [0.7, 0.5, 0.2, 0.4]])
+    classes, pair = torch.tensor([0, 1]), torch.ones(1, dtype=torch.bool)
+    target = PairTarget(classes[1:], pair, torch.ones(1, num_verbs), boxes[:1], boxes[1:])
+    return {"class_labels": classes, "boxes": boxes}, target
 
 
 def _family(config: InteractionConfig, network: nn.Module) -> DetectorFamily:
