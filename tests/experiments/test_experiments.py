@@ -1,5 +1,6 @@
 """Experiments: what they train, that shared arms are trained once, and what is read off runs."""
 
+import dataclasses
 import json
 import math
 
@@ -7,6 +8,7 @@ import pytest
 
 from dropkey.cli import main
 from dropkey.errors import RunError
+from dropkey.experiments.cost import Cost, _examples, as_text, dry_run
 from dropkey.experiments.experiment import Experiment, Row, Table, said_by
 from dropkey.experiments.launcher import Serial
 from dropkey.experiments.papers.registry import EXPERIMENTS, WITH_IMAGES, named_experiment
@@ -19,6 +21,7 @@ from dropkey.experiments.scales import SCALES
 from dropkey.experiments.study import Study, config_of
 from dropkey.runs.run_folder import RunFolder
 from dropkey.tasks.loading import load_run
+from dropkey.tasks.registry import named_task
 
 TINY = {"data": "digits", "epochs": 1, "batch_size": 40, "train_per_class": 4, "attention_every": 1, "threads": 1}
 
@@ -165,6 +168,24 @@ def test_dry_run_counts_what_a_hand_count_gives(named_tiny, capsys):
     assert f"{count / 1e9:.2f}" in out
     assert f"{4 * 10 * 1 * 3:,}" in out  # images a class, classes, epochs, seeds
     assert "0.0 GPU hours" in out or "in all 0 GPU hours" in out
+
+
+def test_images_that_nobody_has_counted_are_not_guessed():
+    """HUMBI is read as it lies there; the number of sampled bodies is an option of another source."""
+    assert Cost("none", 1, 1.0, None).gpu_hours is None
+    assert _examples(named_task("mesh").resolve({"data": "bodies", "bodies": 50})) == 50
+    assert _examples(named_task("mesh").resolve({"data": "humbi", "data_dir": "humbi"})) is None
+    assert "in all: only the data know" in as_text([Cost("none", 1, 1.0, None)])
+
+
+@pytest.mark.parametrize(("name", "images"), [("detection", 117_266), ("interaction", 37_633)])
+def test_dry_run_of_a_task_gives_every_row_a_gradient(name, images):
+    """At the options of the paper's scale but for the size of its images."""
+    experiment = named_experiment(name)(SCALES["paper"], "cifar10", "")
+    small = dataclasses.replace(experiment, shared={**experiment.shared, "img_size": "64x96"})
+    first, *others = dry_run(small, 3)
+    assert first.examples == images * 150 * 3
+    assert [cost.parameters for cost in others] == [first.parameters] * 2
 
 
 @pytest.mark.parametrize(

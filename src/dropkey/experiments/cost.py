@@ -138,4 +138,4 @@ def _examples(config: RunConfig) -> int | None:
     per_class = getattr(config, "train_per_class", 0)
     if per_class:
         return per_class * _CLASSES[config.data] if config.data in _CLASSES else None
-    return _EXAMPLES.get(config.data, getattr(config, "bodies", None))
+    return getattr(config, "bodies", None) if config.data == "bodies" else _EXAMPLES.get(config.data)
