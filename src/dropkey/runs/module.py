@@ -1,5 +1,6 @@
 """What training has in common, whatever the task: seeds, the rate, dropping until the last epochs, a finite loss."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +111,10 @@ class RunModule(pl.LightningModule, ABC):
         """Return what the epoch has shown, over all processes, and begin anew."""
         *sums, count = self._summed_running()
         result = {f"train_{name}": total / count for name, total in zip(self.running_names, sums, strict=True)}
-        return result | self.val_measures()
+        result |= self.val_measures()
+        if not all(math.isfinite(result.get(f"{name}_loss", 0.0)) for name in VAL_SETS):
+            raise self.not_finite(f"after step {self.global_step - 1}")
+        return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.require_finite()

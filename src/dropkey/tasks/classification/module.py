@@ -1,6 +1,5 @@
 """Image classification: the loss and what is measured."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dropkey.adapters.handle import Handle
 from dropkey.adapters.maps import attention_maps
-from dropkey.errors import RunError
 from dropkey.ops.map_similarity import map_similarity
 from dropkey.runs.module import VAL_SETS, RunModule
 from dropkey.runs.options import idle_because
+from dropkey.runs.same_names import check_same_names
 from dropkey.tasks.classification.config import ClassificationConfig
 from dropkey.tasks.classification.consistency import doubled, inconsistency
 
@@ -102,8 +101,6 @@ class Classification(RunModule):
             metric = self._measure(name)
             result[name] = float(metric.compute())
             metric.reset()
-        if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
-            raise self.not_finite(f"after step {self.global_step - 1}")
         return result
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -111,13 +108,7 @@ class Classification(RunModule):
         return self._adamw(**({} if decay == 1 else {"layer_decay": decay}))
 
     def check(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        before = checkpoint.get("classes")
-        if before is not None and list(before) != self.classes:
-            odd = sorted(set(before) ^ set(self.classes))[:3]
-            raise RunError(
-                f"{path} was trained on {len(before)} classes and the data has {len(self.classes)}: only one has "
-                f"{', '.join(map(repr, odd))}; restore the data, or start a new run"
-            )
+        check_same_names(path, "classes", checkpoint.get("classes"), self.classes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -11,8 +11,8 @@ from torchmetrics import MeanMetric
 
 from dropkey.adapters.handle import Handle
 from dropkey.data.boxed_images import BoxedImages, DetectionSource
-from dropkey.errors import RunError
 from dropkey.runs.module import VAL_SETS, RunModule
+from dropkey.runs.same_names import check_same_names
 from dropkey.tasks.detection.average_precision import average_precision
 from dropkey.tasks.detection.config import DetectionConfig
 from dropkey.tasks.detection.detections import Detections, detections_of
@@ -77,21 +77,13 @@ class Detection(RunModule):
             loss = self._loss(name)
             result[f"{name}_loss"] = float(loss.compute())
             loss.reset()
-        if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
-            raise self.not_finite(f"after step {self.global_step - 1}")
         return result
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         return detection_optimizer(self.network, self.config)
 
     def check(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        before = checkpoint.get("classes")
-        if before is not None and list(before) != self.classes:
-            odd = sorted(set(before) ^ set(self.classes))[:3] or ["their order"]
-            raise RunError(
-                f"{path} was trained on {len(before)} classes and the data has {len(self.classes)}: they differ in "
-                f"{', '.join(map(repr, odd))}; restore the data, or start a new run"
-            )
+        check_same_names(path, "classes", checkpoint.get("classes"), self.classes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -11,8 +11,8 @@ from torchmetrics import MeanMetric
 
 from dropkey.adapters.handle import Handle
 from dropkey.data.paired_images import PairedImages, PairSource
-from dropkey.errors import RunError
 from dropkey.runs.module import VAL_SETS, RunModule
+from dropkey.runs.same_names import check_same_names
 from dropkey.tasks.detection.optimizer import detection_optimizer
 from dropkey.tasks.interaction.config import InteractionConfig
 from dropkey.tasks.interaction.found_pairs import PairResult
@@ -79,22 +79,14 @@ class Interaction(RunModule):
             loss = self._loss(name)
             result[f"{name}_loss"] = float(loss.compute())
             loss.reset()
-        if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
-            raise self.not_finite(f"after step {self.global_step - 1}")
         return result
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         return detection_optimizer(self.network, self.config)
 
     def check(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        for kind, now in (("classes", list(self.source.classes)), ("verbs", list(self.source.verbs))):
-            before = checkpoint.get(kind)
-            if before is not None and list(before) != now:
-                odd = sorted(set(before) ^ set(now))[:3] or ["their order"]
-                raise RunError(
-                    f"{path} was trained on {len(before)} {kind} and the data has {len(now)}: they differ in "
-                    f"{', '.join(map(repr, odd))}; restore the data, or start a new run"
-                )
+        for kind, now in (("classes", self.source.classes), ("verbs", self.source.verbs)):
+            check_same_names(path, kind, checkpoint.get(kind), now)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -1,6 +1,5 @@
 """METRO in training: the loss and what is measured."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,6 @@ class Mesh(RunModule):
             metric = self._measure(name)
             result[name] = float(metric.compute())
             metric.reset()
-        if not math.isfinite(result["val_loss"] + result["clean_train_loss"]):
-            raise self.not_finite(f"after step {self.global_step - 1}")
         return result
 
     def check(self, checkpoint: Mapping[str, Any], path: Path) -> None:
