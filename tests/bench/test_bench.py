@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dropkey
-from dropkey.bench import report
+from dropkey.bench import attention, report
 from dropkey.bench.attention import bench_attention
 from dropkey.bench.memory import peak_bytes
 from dropkey.bench.timing import interleaved
@@ -121,3 +121,24 @@ def test_bad_options(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stop", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_what_was_measured_before_an_end_is_kept(stop, tmp_path, capsys, monkeypatch):
+    shapes = [(1, 1, 5, 8), (1, 1, 6, 8), (1, 1, 7, 8)]
+
+    def measured(chosen, **options):
+        if chosen == shapes[2:]:
+            raise stop
+        return real(chosen, **options)
+
+    real = attention.bench_attention
+    monkeypatch.setattr(attention, "SHAPES", shapes)
+    monkeypatch.setattr(attention, "bench_attention", measured)
+    options = ["--no-memory", "--rounds", "1", "--output", str(tmp_path / "b.json")]
+    assert main(["bench", "attention", *options]) in (2, 130)
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "(1, 1, 6, 8)" in said.out
+    kept = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert [tuple(row["shape"]) for row in kept][:: len(kept) // 2] == shapes[:2]

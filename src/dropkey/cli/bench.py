@@ -1,7 +1,8 @@
 """``dropkey bench attention`` and ``dropkey bench model``."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,8 +44,13 @@ def run(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    rows = _measured(options)
-    _report(rows, options.output, " ".join(["dropkey bench", *arguments]))
+    rows: list[dict[str, Any]] = []
+    try:
+        for part in _parts(options):
+            rows += _measured(part, "--shape" if kind == "attention" else "--batch-size")
+    finally:
+        if rows:  # also what was measured before an interruption or an error
+            _report(rows, options.output, " ".join(["dropkey bench", *arguments]))
     return DONE
 
 
@@ -92,23 +98,33 @@ class AttentionBench(BenchOptions):
         _shapes(self.shape)
 
 
-def _measured(options: "AttentionBench | ModelBench") -> list[dict[str, Any]]:
+def _parts(options: "AttentionBench | ModelBench") -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Yield what is to be measured, one after another."""
+    if isinstance(options, ModelBench):
+        yield partial(_model, options)
+        return
+    from dropkey.bench.attention import SHAPES
+
+    for shape in _shapes(options.shape) or SHAPES:
+        yield partial(_attention, options, shape)
+
+
+def _measured(part: Callable[[], list[dict[str, Any]]], size: str) -> list[dict[str, Any]]:
     try:
-        return _attention(options) if isinstance(options, AttentionBench) else _model(options)
+        return part()
     except (RuntimeError, MemoryError) as error:
         from dropkey.runs.failures import is_out_of_memory
 
         if is_out_of_memory(error):
-            smaller = "--shape" if isinstance(options, AttentionBench) else "--batch-size"
-            raise ArgumentError(f"out of memory: a smaller {smaller}") from error
+            raise ArgumentError(f"out of memory: a smaller {size}") from error
         raise
 
 
-def _attention(options: AttentionBench) -> list[dict[str, Any]]:
-    from dropkey.bench.attention import SHAPES, bench_attention
+def _attention(options: AttentionBench, shape: tuple[int, int, int, int]) -> list[dict[str, Any]]:
+    from dropkey.bench.attention import bench_attention
 
     return bench_attention(
-        _shapes(options.shape) or SHAPES,
+        [shape],
         dtype=options.dtype,
         drop_ratio=options.drop_ratio,
         pattern=options.pattern,
