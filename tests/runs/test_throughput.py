@@ -69,7 +69,7 @@ def bare(folder, model, size):
         pin_memory=device.type == "cuda",
     )
     network = timm.create_model(model, num_classes=2, img_size=size).to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
     count, start = 0, time.perf_counter()
     for _ in range(EPOCHS):
         for batch, labels in loader:
