@@ -30,7 +30,7 @@ def detection(scale: Scale, data: str, data_dir: str) -> Experiment:
     Claim: DropKey raises the average precision of DETR on COCO from 41.9 to 42.9, dropout to 42.2 (DropKey, CVPR 2023;
     second-hand). Here: a small D-FINE on scenes of handwritten digits, from nothing, with the default recipe.
 
-    Small: 9 runs of five to six minutes on two cores. ``dropkey experiment detection``; at the paper's scale
+    Small: 9 runs of about four minutes on one core. ``dropkey experiment detection``; at the paper's scale
     ``--dry-run`` says what it takes.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
