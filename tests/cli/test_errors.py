@@ -49,7 +49,11 @@ BAD_OPTIONS = {
         "acts only with --pattern block or cross",
     ),
     "no epochs": (["train", "--epochs", "0"], "--epochs must be a whole number, 1 or more"),
-    "half an epoch": (["train", "--epochs", "0.5"], "--epochs must be a whole number, 1 or more, got 0.5"),
+    "half an epoch": (
+        ["train", "--epochs", "0.5"],
+        "--epochs must be a whole number, 1 or more and below 2^63, got 0.5",
+    ),
+    "more epochs than can be counted": (["train", "--epochs", "1" + 400 * "0"], "1 or more and below 2^63, got 1000"),
     "empty batch": (["train", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     "learning rate of 0": (["train", "--lr", "0"], "--lr must be a number above 0"),
     "negative decay": (["train", "--weight-decay", "-1"], "--weight-decay must be a number, 0 or more"),

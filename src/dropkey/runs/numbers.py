@@ -4,13 +4,7 @@ import math
 import typing
 from typing import Any
 
-from jsonargparse.typing import (
-    ClosedUnitInterval,
-    NonNegativeInt,
-    OpenUnitInterval,
-    PositiveInt,
-    restricted_number_type,
-)
+from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, restricted_number_type
 
 __all__ = [
     "ClosedUnitInterval",
@@ -25,6 +19,10 @@ __all__ = [
     "in_words",
 ]
 
+_MOST = 2**63 - 1  # more than that is no count of anything, and overflows where it is divided
+
+PositiveInt: Any = restricted_number_type("PositiveInt64", int, [(">=", 1), ("<=", _MOST)])
+NonNegativeInt: Any = restricted_number_type("NonNegativeInt64", int, [(">=", 0), ("<=", _MOST)])
 Positive: Any = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative: Any = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
 Magnitude: Any = restricted_number_type("Magnitude", float, [(">=", 0), ("<=", 10)])
@@ -32,8 +30,8 @@ Share: Any = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 PositiveShare: Any = restricted_number_type("PositiveShare", float, [(">", 0), ("<=", 1)])
 
 _WORDS: dict[Any, str] = {
-    PositiveInt: "a whole number, 1 or more",
-    NonNegativeInt: "a whole number, 0 or more",
+    PositiveInt: "a whole number, 1 or more and below 2^63",
+    NonNegativeInt: "a whole number, 0 or more and below 2^63",
     Positive: "a number above 0",
     NonNegative: "a number, 0 or more",
     OpenUnitInterval: "a number in (0, 1)",
@@ -53,7 +51,7 @@ def in_words(kind: Any) -> str:
 
     Example:
         >>> in_words(PositiveInt)
-        'a whole number, 1 or more'
+        'a whole number, 1 or more and below 2^63'
     """
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
