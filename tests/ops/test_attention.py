@@ -360,7 +360,7 @@ def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "cpu"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_default_device_does_not_matter(backend, pattern):
-    if dropkey.backends()[backend] != "available":
+    if not dropkey.backends()[backend].startswith("available"):
         pytest.skip(dropkey.backends()[backend])
     q, k, v = torch.randn(3, 2, 3, 9, 8)
     arguments = {"drop_ratio": 0.4, "pattern": pattern, "seed": 5, "grid_size": (3, 3), "backend": backend}

@@ -1,0 +1,140 @@
+"""The product on tile registers alone, emulated, against sums made one by one; and that real registers compile."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dropkey.ops.cpu import build, library
+
+pytestmark = pytest.mark.skipif(library.unavailable() is not None, reason=str(library.unavailable()))
+
+SOURCE = """
+#include "tile_gemm.h"
+using namespace dropkey;
+extern "C" void product(int rows, int columns, long depth, const void* a, long row, long step, const void* b, long ldb,
+                        float* c, long ldc, bool add) {
+  Tiles mine;
+  Ahead none;
+  multiply(rows, columns, depth, (const Pair*)a, {row, step, kWhole}, (const Pair*)b, ldb, c, ldc, add, none);
+}
+extern "C" void without_tiles() { Tile<0>::zero(); }
+extern "C" void of_other_shapes() {
+  TileShapes shapes;
+  shapes.rows[6] = 8;
+  configure_tiles(shapes);
+  multiply_tiles<0, 0>();
+}
+"""
+
+
+def compiled(folder, *flags):
+    """Compile the product alone, which is the work of a second."""
+    source, made = folder / "product.cpp", folder / "product.out"
+    source.write_text(SOURCE)
+    command = [*build._compiler(), "-std=c++17", "-O1", "-fPIC", "-w", *flags, f"-I{build.SOURCE}", str(source)]
+    done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+    return made if done.returncode == 0 else pytest.fail(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("tiles"), "-shared", "-DDROPKEY_EMULATED_TILES")
+
+
+@pytest.fixture(scope="module")
+def product(emulated):
+    entry = ctypes.CDLL(str(emulated)).product
+    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
+    entry.argtypes = (number, number, size, pointer, size, size, pointer, size, pointer, size, ctypes.c_bool)
+    return entry
+
+
+def rounded(values):
+    """As bfloat16, by cutting off: still floats, of which the upper halves are left."""
+    return (values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def pairs(even, odd):
+    """Cells of two bfloat16 each."""
+    return (even.view(np.uint32) >> 16) | odd.view(np.uint32)
+
+
+def in_manuals_order(a, b, start):
+    """Intel's TDPBF16PS over the depth: each 16 pairs summed apart, first and second values apart, all in float32."""
+    total = start.copy()
+    for first in range(0, a.shape[1], 32):
+        sums = [np.zeros_like(total), np.zeros_like(total)]
+        for k in range(first, min(first + 32, a.shape[1])):
+            sums[k % 2] = sums[k % 2] + a[:, k, None] * b[None, k]
+        total = total + (sums[0] + sums[1])
+    return total
+
+
+@settings(max_examples=150)
+@given(
+    rows=st.integers(1, 70),
+    tiles_across=st.integers(1, 5),
+    depth=st.one_of(st.integers(1, 70), st.integers(120, 300)),
+    lies_across=st.booleans(),
+    add=st.booleans(),
+    gap=st.sampled_from([0, 1, 16]),
+)
+def test_sums_of_all_sizes_bit_for_bit_with_nothing_read_or_written_outside(
+    product, rows, tiles_across, depth, lies_across, add, gap
+):
+    columns, draw = 16 * tiles_across, np.random.default_rng(rows * 1000 + depth)
+    a, b = (rounded(draw.standard_normal(size)) for size in ((rows, 2 * depth), (2 * depth, columns)))
+    start = draw.standard_normal((rows, columns)).astype(np.float32)
+    left, right = pairs(a[:, ::2], a[:, 1::2]), pairs(b[::2], b[1::2])
+    if lies_across:
+        left = np.ascontiguousarray(left.T)
+    # Around all three lies NaN, which is in no sum unless it is read, and stays unless it is written.
+    left, right = (np.pad(part, ((gap, gap), (gap, gap)), constant_values=0x7FC07FC0) for part in (left, right))
+    out = np.full((rows + 2 * gap, columns + 2 * gap), np.nan, np.float32)
+    inside = out[gap : gap + rows, gap : gap + columns]
+    inside[:] = start if add else np.nan
+    step = left.shape[1]
+    product(
+        rows, columns, depth, left[gap:, gap:].ctypes.data, *((1, step) if lies_across else (step, 1)),
+        right[gap:, gap:].ctypes.data, right.shape[1], inside.ctypes.data, out.shape[1], add,
+    )  # fmt: skip
+    wanted = in_manuals_order(a, b, start if add else np.zeros_like(start))
+    assert np.array_equal(inside, wanted)
+    assert np.isnan(out).sum() == out.size - wanted.size
+
+
+def test_denormals_count_as_zero(product):
+    """In what is multiplied and in what comes out, whatever the processor's own mode is."""
+    tiny, small = np.float32(2.0**-130), np.float32(2.0**-70)
+    for left, right in ((tiny, np.float32(2.0**120)), (small, small)):
+        a, b = np.full((1, 2), left, np.float32), np.full((2, 16), right, np.float32)
+        cells, panel, out = pairs(a[:, ::2], a[:, 1::2]), pairs(b[::2], b[1::2]), np.ones((1, 16), np.float32)
+        product(1, 16, 1, cells.ctypes.data, 1, 1, panel.ctypes.data, 16, out.ctypes.data, 16, False)
+        assert not out.any()
+
+
+@pytest.mark.parametrize("entry", ["without_tiles", "of_other_shapes"])
+def test_what_a_processor_would_fault_at_ends_the_process(emulated, entry):
+    script = f"import ctypes; ctypes.CDLL({str(emulated)!r}).{entry}()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Assertion" in done.stderr
+
+
+def test_amx_compiles_to_tile_instructions(tmp_path):
+    if platform.machine() != "x86_64":
+        pytest.skip("no x86-64")
+    flags = build.ON_REQUEST["amx"][1]
+    question = [*build._compiler(), *flags, "-x", "c++", "-fsyntax-only", "/dev/null"]
+    if subprocess.run(question, capture_output=True, check=False).returncode:
+        pytest.skip("this compiler does not know AMX")
+    words = compiled(tmp_path, *flags, "-S").read_text().replace(",", " ").split()
+    assert {f"%tmm{n}" for n in range(8)} <= set(words)
+    assert words.count("tdpbf16ps") >= 4 + 2 + 2 + 1  # sums of 2 x 2, 2 x 1, 1 x 2 and 1 x 1 tiles
+    assert {"ldtilecfg", "tilerelease", "tileloadd", "tilestored", "tilezero"} <= set(words)
