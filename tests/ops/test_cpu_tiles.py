@@ -56,6 +56,20 @@ def check(call, number):
     assert not verdict.beyond(2), (number, verdict.errors)
 
 
+def test_every_thread_sets_its_registers_up():
+    """In a process of its own, which the emulation ends otherwise; the first test, since all others would end here."""
+    script = """
+import torch, dropkey
+torch.set_num_threads(2)
+q = torch.ones(2, 2, 40, 8, dtype=torch.bfloat16, requires_grad=True)
+for _ in range(2):
+    dropkey.attention(q, q, q, drop_ratio=0.3, backend="cpu").sum().backward()
+"""
+    environment = {**os.environ, "DROPKEY_CPU_ISA": "emulated-amx", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @settings(max_examples=60)
 @given(
     queries=st.sampled_from(SIZES),
