@@ -94,10 +94,10 @@ def test_sums_of_all_sizes_bit_for_bit_with_nothing_read_or_written_outside(
     left, right = pairs(a[:, ::2], a[:, 1::2]), pairs(b[::2], b[1::2])
     if lies_across:
         left = np.ascontiguousarray(left.T)
-    # Behind and below all three lies NaN, which is in no sum unless it is read, and stays unless it is written.
+    # Behind and below what is read lies NaN, which is in no sum else; what must not be written is infinite, and stays.
     around = (0, 32), (0, 16 + gap)
     left, right = (np.pad(part, around, constant_values=0x7FC07FC0) for part in (left, right))
-    out = np.full((rows + 32, columns + 16 + gap), np.nan, np.float32)
+    out = np.full((rows + 32, columns + 16 + gap), np.inf, np.float32)
     inside = out[:rows, :columns]
     inside[:] = start if add else np.nan
     step = left.shape[1]
@@ -107,7 +107,7 @@ def test_sums_of_all_sizes_bit_for_bit_with_nothing_read_or_written_outside(
     )  # fmt: skip
     wanted = in_manuals_order(a, b, start if add else np.zeros_like(start))
     assert np.array_equal(inside, wanted)
-    assert np.isnan(out).sum() == out.size - wanted.size
+    assert np.isinf(out).sum() == out.size - wanted.size
 
 
 def test_denormals_count_as_zero(product):
