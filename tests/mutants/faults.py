@@ -554,6 +554,13 @@ FAULTS = [
         "tests/ops/test_cpu_tiles.py",
     ),
     Fault(
+        "left and right exchanged in one tile instruction",
+        "ops/cpu/kernel/tile.h",
+        "_tile_dpbf16ps(1, 4, 7)",
+        "_tile_dpbf16ps(1, 7, 4)",
+        TILES,
+    ),
+    Fault(
         "tiles used though the system refuses",
         "ops/cpu/library.py",
         "        if refusal:\n",

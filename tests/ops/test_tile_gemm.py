@@ -1,9 +1,13 @@
-"""The product on tile registers alone, emulated, against sums made one by one; and that real registers compile."""
+"""The product on tile registers alone against sums made one by one: on emulated registers, and by AMX's instructions.
+
+Where the processor does not know these, each is decoded when it faults and done on emulated registers.
+"""
 
 import ctypes
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +27,7 @@ extern "C" void product(int rows, int columns, long depth, const void* a, long r
   Ahead none;
   multiply(rows, columns, depth, (const Pair*)a, {row, step, kWhole}, (const Pair*)b, ldb, c, ldc, add, none);
 }
+extern "C" int refusal() { return ask_for_tiles(); }
 extern "C" void without_tiles() { Tile<0>::zero(); }
 extern "C" void of_other_shapes() {
   TileShapes shapes;
@@ -33,26 +38,53 @@ extern "C" void of_other_shapes() {
 """
 
 
-def compiled(folder, *flags):
+INSTRUCTIONS = Path(__file__).parent / "tile_instructions.cpp"
+EMULATED, AMX = "-DDROPKEY_EMULATED_TILES", ("-mamx-tile", "-mamx-bf16")
+
+
+def compiled(made, *flags, source=None):
     """Compile the product alone, which is the work of a second."""
-    source, made = folder / "product.cpp", folder / "product.out"
-    source.write_text(SOURCE)
-    command = [*build._compiler(), "-std=c++17", "-O1", "-fPIC", "-w", *flags, f"-I{build.SOURCE}", str(source)]
-    done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+    if source is None:
+        source = made.with_suffix(".cpp")
+        source.write_text(SOURCE)
+    command = [*build._compiler(), "-std=c++17", "-O1", "-fPIC", "-w", *flags, f"-I{build.SOURCE}"]
+    done = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False)
     return made if done.returncode == 0 else pytest.fail(done.stderr)
+
+
+def skip_without_amx():
+    if platform.machine() != "x86_64" or platform.system() != "Linux":
+        pytest.skip("AMX is for x86-64, and the kernel uses it on Linux alone")
+    question = [*build._compiler(), *AMX, "-x", "c++", "-fsyntax-only", "/dev/null"]
+    if subprocess.run(question, capture_output=True, check=False).returncode:
+        pytest.skip("this compiler does not know AMX")
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    return compiled(tmp_path_factory.mktemp("tiles"), "-shared", "-DDROPKEY_EMULATED_TILES")
+    return compiled(tmp_path_factory.mktemp("tiles") / "product.so", "-shared", EMULATED)
 
 
 @pytest.fixture(scope="module")
-def product(emulated):
-    entry = ctypes.CDLL(str(emulated)).product
+def by_instructions(tmp_path_factory):
+    skip_without_amx()
+    folder = tmp_path_factory.mktemp("instructions")
+    catcher = compiled(folder / "catcher.o", "-c", EMULATED, source=INSTRUCTIONS)
+    return compiled(folder / "product.so", "-shared", "-O3", *AMX, str(catcher))
+
+
+@pytest.fixture(scope="module", params=["emulated", "by_instructions"])
+def product(request):
+    known = ctypes.CDLL(str(request.getfixturevalue(request.param)))
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
-    entry.argtypes = (number, number, size, pointer, size, size, pointer, size, pointer, size, ctypes.c_bool)
-    return entry
+    known.product.argtypes = (number, number, size, pointer, size, size, pointer, size, pointer, size, ctypes.c_bool)
+
+    def caught(*arguments):
+        known.catch_instructions()
+        known.product(*arguments)
+        known.leave_instructions()
+
+    return caught if known.refusal() else known.product
 
 
 def rounded(values):
@@ -129,13 +161,9 @@ def test_what_a_processor_would_fault_at_ends_the_process(emulated, entry):
 
 
 def test_amx_compiles_to_tile_instructions(tmp_path):
-    if platform.machine() != "x86_64":
-        pytest.skip("no x86-64")
-    flags = build.ON_REQUEST["amx"][1]
-    question = [*build._compiler(), *flags, "-x", "c++", "-fsyntax-only", "/dev/null"]
-    if subprocess.run(question, capture_output=True, check=False).returncode:
-        pytest.skip("this compiler does not know AMX")
-    words = compiled(tmp_path, *flags, "-S").read_text().replace(",", " ").split()
+    skip_without_amx()
+    assembly = compiled(tmp_path / "product.s", "-S", *build.ON_REQUEST["amx"][1]).read_text()
+    words = assembly.replace(",", " ").split()
     assert {f"%tmm{n}" for n in range(8)} <= set(words)
     assert words.count("tdpbf16ps") >= 4 + 2 + 2 + 1  # sums of 2 x 2, 2 x 1, 1 x 2 and 1 x 1 tiles
     assert {"ldtilecfg", "tilerelease", "tileloadd", "tilestored", "tilezero"} <= set(words)

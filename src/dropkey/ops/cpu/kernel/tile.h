@@ -7,6 +7,7 @@
 #include "pack.h"
 #if defined(__AMX_BF16__)
 #include <cerrno>
+#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
