@@ -71,7 +71,7 @@ def test_bench_attention(tmp_path, capsys, monkeypatch):
     assert "of gemm rate" in text
     saved = json.loads(file.read_text())
     assert {"device", "threads", "native_kernel", "torch", "date"} <= set(saved["machine"])
-    assert f"{saved['machine']['device']}, " in text
+    assert f"measured on {saved['machine']['device']}; threads: {torch.get_num_threads()}; " in text
     assert f"native kernel: {dropkey.backends()['cpu']}" in text
     assert saved["command"].startswith("dropkey bench attention --shape 1,2,40,8")
     baseline = [row for row in saved["rows"] if row["way"] == BASELINE]

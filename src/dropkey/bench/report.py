@@ -21,7 +21,7 @@ def machine() -> dict[str, Any]:
 def where() -> str:
     """Return in one line what was measured on."""
     here = machine()
-    return f"{here['device']}, {here['threads']} threads; native kernel: {here['native_kernel']}"
+    return f"measured on {here['device']}; threads: {here['threads']}; native kernel: {here['native_kernel']}"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -75,7 +75,7 @@ class ModelBench(BenchOptions):
 
     model: str = option("vit_small_patch16_224", "timm name", group="model", takes="NAME")
     batch_size: int = option(16, "images per step", kind=PositiveInt)
-    precision: Literal["32-true", "bf16-mixed"] = option("32-true", "of the step; bf16-mixed is autocast to bfloat16")
+    precision: Literal["32-true", "bf16-mixed"] = option("32-true", "of a step; bf16-mixed is autocast to bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,8 @@ class Kernel:
 
     def use_instead(self, asked: str, reason: str) -> None:
         """Say why this library is used where DROPKEY_CPU_ISA names another."""
-        _LOG.warning("DROPKEY_CPU_ISA=%s is not used, but %s: %s", asked, self.isa, reason)
-        self.remark += f"; DROPKEY_CPU_ISA={asked} is not used: {reason}"
+        _LOG.warning("DROPKEY_CPU_ISA=%s cannot be used: %s; the kernel uses %s", asked, reason, self.isa)
+        self.remark += f"; DROPKEY_CPU_ISA={asked} cannot be used: {reason}"
 
     def _number(self, name: str) -> int:
         entry = getattr(self._library, name)

@@ -1,6 +1,6 @@
 // Tile registers without AMX, for tests: the same layout, an assertion where a processor would fault, and sums in the
 // order of Intel's manual (TDPBF16PS). Its multiply-adds are fused; here they need not be, since a float holds the product
-// of two bfloat16 as it is.
+// of two bfloat16 as it is, unless that is next to nothing.
 #pragma once
 #undef NDEBUG
 #include <cassert>
