@@ -107,6 +107,11 @@ def test_unknown_instruction_set(monkeypatch):
         build.instruction_sets()
 
 
+def refusals(caplog):
+    """What was said, but for the line that a kernel is compiled."""
+    return [text for text in caplog.messages if "cannot be used" in text]
+
+
 @needs_compiler
 def test_what_a_processor_lacks_is_said_once_and_in_the_list_of_backends(monkeypatch, caplog):
     have = build._processor_flags() - {"amx_tile", "amx_bf16"}
@@ -116,7 +121,7 @@ def test_what_a_processor_lacks_is_said_once_and_in_the_list_of_backends(monkeyp
     monkeypatch.setenv("DROPKEY_CPU_ISA", "amx")
     kernel = library._load.__wrapped__()
     assert kernel.isa == usual
-    (said,) = [record.getMessage() for record in caplog.records]
+    (said,) = refusals(caplog)
     assert said.startswith("DROPKEY_CPU_ISA=amx cannot be used: this processor has no amx_bf16, amx_tile")
     assert said.endswith(f"; the kernel uses {usual}")
     assert "amx_bf16, amx_tile" in kernel.remark
@@ -134,7 +139,7 @@ def test_a_system_that_refuses_tiles_is_believed(monkeypatch, caplog):
     kernel = library._load.__wrapped__()
     assert kernel.isa == usual
     assert "does not let this process use emulated-amx: Operation not permitted" in kernel.remark
-    assert len(caplog.records) == 1
+    assert len(refusals(caplog)) == 1
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def in_manuals_order(a, b, start):
     return total
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     rows=st.one_of(st.integers(1, 70), st.sampled_from([16, 32, 48])),
     tiles_across=st.integers(1, 5),
