@@ -70,7 +70,9 @@ def test_bench_attention(tmp_path, capsys, monkeypatch):
     assert "the paper's two lines" in text
     assert "of gemm rate" in text
     saved = json.loads(file.read_text())
-    assert {"device", "threads", "torch", "date"} <= set(saved["machine"])
+    assert {"device", "threads", "native_kernel", "torch", "date"} <= set(saved["machine"])
+    assert f"measured on {saved['machine']['device']}; threads: {torch.get_num_threads()}; " in text
+    assert f"native kernel: {dropkey.backends()['cpu']}" in text
     assert saved["command"].startswith("dropkey bench attention --shape 1,2,40,8")
     baseline = [row for row in saved["rows"] if row["way"] == BASELINE]
     assert [row["ratio"] for row in baseline] == [1.0, 1.0]
@@ -93,10 +95,17 @@ def test_shares_of_the_gemm_rate_and_float32_beside_16_bits(capsys, monkeypatch)
     assert ", float32" in report.table(rows)
 
 
-def test_bench_model(capsys):
-    assert main(["bench", "model", "--model", "vit_mini_patch2_8", "--batch-size", "2", "--rounds", "2"]) == 0
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_bench_model(precision, capsys, monkeypatch):
+    dtypes, attend = set(), dropkey.ops.cpu.backend.Cpu.attend
+    monkeypatch.setattr(
+        "dropkey.ops.cpu.backend.Cpu.attend", lambda cpu, call: dtypes.add(call.query.dtype) or attend(cpu, call)
+    )
+    arguments = ["--model", "vit_mini_patch2_8", "--batch-size", "2", "--rounds", "2", "--precision", precision]
+    assert main(["bench", "model", *arguments]) == 0
+    assert dtypes <= {torch.bfloat16 if precision == "bf16-mixed" else torch.float32}
     text = capsys.readouterr().out
-    assert "training step of vit_mini_patch2_8, batch 2" in text
+    assert f"training step of vit_mini_patch2_8, batch 2, {precision}" in text
     assert "no regularizer" in text
     assert "dropkey token, constant 0.5" in text
 
@@ -113,6 +122,7 @@ def test_bench_model(capsys):
         (["attention", "--drop-ratio", "2"], "--drop-ratio must be a number in (0, 1), got 2"),
         (["attention", "--rounds", "0"], "--rounds must be a whole number, 1 or more"),
         (["model", "--model", "vit_smal"], "timm has no model 'vit_smal'"),
+        (["model", "--precision", "bf16"], "--precision must be"),
         (["model", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     ],
 )

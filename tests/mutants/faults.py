@@ -29,6 +29,7 @@ MIXING = "tests/adapters/test_mixing.py"
 LISTENERS = "tests/adapters/test_listeners.py"
 REATTENTION = "tests/ops/test_reattention.py"
 MIXED = "tests/ops/test_mixed_attention.py"
+TILES = "tests/ops/test_tile_gemm.py"
 SETTINGS = "tests/adapters/test_settings.py"
 OFFICIAL = "tests/models/test_official.py"
 CORE = "tests/test_core_faults.py"
@@ -495,6 +496,83 @@ FAULTS = [
         "arena(1)",
         "arena(0)",
         "tests/ops/test_projected.py",
+    ),
+    Fault(
+        "rows past the end in a tile of sums",
+        "ops/cpu/kernel/tile_gemm.h",
+        "if (left.rows % kSide == 0)",
+        "if (left.rows > 0)",
+        TILES,
+    ),
+    Fault(
+        "columns past the end in a tile of sums",
+        "ops/cpu/kernel/tile_gemm.h",
+        "columns > kSide ? tile_block<1, 2>",
+        "columns > 0 ? tile_block<1, 2>",
+        TILES,
+    ),
+    Fault(
+        "cells past the end of the depth in a tile",
+        "ops/cpu/kernel/tile_gemm.h",
+        "if (rows == kSide && cells == kSide)",
+        "if (rows == kSide)",
+        TILES,
+    ),
+    Fault(
+        "sums of few rows that forget what was there",
+        "ops/cpu/kernel/tile_gemm.h",
+        "for (long i = 0; i < left.rows; ++i) std::memcpy(room[i], c",
+        "for (long i = 1; i < left.rows; ++i) std::memcpy(room[i], c",
+        TILES,
+    ),
+    Fault(
+        "the first half of a deep product alone",
+        "ops/cpu/kernel/tile_gemm.h",
+        "k += deep, add = true",
+        "k += deep",
+        TILES,
+    ),
+    Fault(
+        "a left side that lies across, as it lies",
+        "ops/cpu/kernel/tile_gemm.h",
+        "if (by.step == 1) return place_of",
+        "if (by.row) return place_of",
+        TILES,
+    ),
+    Fault(
+        "delta from another product than what it is subtracted from",
+        "ops/cpu/kernel/backward.h",
+        "square[n][n]",
+        "square[n][n] * 1.0000002f",
+        "tests/ops/test_cpu_tiles.py",
+    ),
+    Fault(
+        "tile registers that no thread sets up",
+        "ops/cpu/kernel/kernel.cpp",
+        "    Tiles mine;\n",
+        "",
+        "tests/ops/test_cpu_tiles.py",
+    ),
+    Fault(
+        "left and right exchanged in one tile instruction",
+        "ops/cpu/kernel/tile.h",
+        "_tile_dpbf16ps(1, 4, 7)",
+        "_tile_dpbf16ps(1, 7, 4)",
+        TILES,
+    ),
+    Fault(
+        "tiles used though the system refuses",
+        "ops/cpu/library.py",
+        "        if refusal:\n",
+        "        if False:\n",
+        "tests/ops/test_cpu_build.py",
+    ),
+    Fault(
+        "AMX without being asked",
+        "ops/cpu/build.py",
+        "if asked in ON_REQUEST:\n        order.insert(0, asked)",
+        "order.insert(0, asked or 'amx')",
+        "tests/ops/test_cpu_build.py",
     ),
     Fault(
         "kept keys on whichever backend",

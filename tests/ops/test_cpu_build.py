@@ -1,5 +1,7 @@
 """How the kernel is built: where it is kept, what is said when it cannot be, and every instruction set by force."""
 
+import errno
+import platform
 import subprocess
 import sys
 
@@ -75,20 +77,88 @@ def test_every_instruction_set(isa, monkeypatch):
     assert done.returncode == 0, done.stderr
 
 
+ALL_FLAGS = set().union(*(needed for needed, _ in (*build.INSTRUCTION_SETS.values(), *build.ON_REQUEST.values())))
+
+
 @pytest.mark.parametrize(("vendor", "best"), [("AuthenticAMD", "avx512bf16"), ("GenuineIntel", "avx512")])
 def test_dot_products_of_bfloat16_are_used_where_they_are_fast(vendor, best, monkeypatch):
-    flags = {vendor}.union(*(needed for needed, _ in build.INSTRUCTION_SETS.values()))
-    monkeypatch.setattr(build, "_processor_flags", lambda: flags)
+    monkeypatch.setattr(build, "_processor_flags", lambda: {vendor, *ALL_FLAGS})
     monkeypatch.delenv("DROPKEY_CPU_ISA", raising=False)
     assert build.instruction_sets()[0] == best
     monkeypatch.setenv("DROPKEY_CPU_ISA", "avx512bf16")
     assert build.instruction_sets()[0] == "avx512bf16"
 
 
+@pytest.mark.parametrize("isa", build.ON_REQUEST)
+@pytest.mark.parametrize(("vendor", "best"), [("AuthenticAMD", "avx512bf16"), ("GenuineIntel", "avx512")])
+def test_tiles_are_used_on_request_alone_and_the_best_of_the_others_after_them(vendor, best, isa, monkeypatch):
+    monkeypatch.setattr(build, "_processor_flags", lambda: {vendor, *ALL_FLAGS})
+    monkeypatch.delenv("DROPKEY_CPU_ISA", raising=False)
+    usual = build.instruction_sets()
+    assert usual[0] == best
+    assert not set(usual) & set(build.ON_REQUEST)
+    monkeypatch.setenv("DROPKEY_CPU_ISA", isa)
+    assert build.instruction_sets() == [isa, *usual]
+
+
 def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("DROPKEY_CPU_ISA", "mmx")
-    with pytest.raises(build.BuildError, match="none of avx512bf16, avx512, avx2, plain"):
+    with pytest.raises(build.BuildError, match=r"none of amx, avx512bf16, avx512, avx2, plain$"):
         build.instruction_sets()
+
+
+def refusals(caplog):
+    """What was said, but for the line that a kernel is compiled."""
+    return [text for text in caplog.messages if "cannot be used" in text]
+
+
+@needs_compiler
+def test_what_a_processor_lacks_is_said_once_and_in_the_list_of_backends(monkeypatch, caplog):
+    have = build._processor_flags() - {"amx_tile", "amx_bf16"}
+    monkeypatch.setattr(build, "_processor_flags", lambda: have)
+    monkeypatch.delenv("DROPKEY_CPU_ISA", raising=False)
+    usual = build.instruction_sets()[0]
+    monkeypatch.setenv("DROPKEY_CPU_ISA", "amx")
+    kernel = library._load.__wrapped__()
+    assert kernel.isa == usual
+    (said,) = refusals(caplog)
+    assert said.startswith("DROPKEY_CPU_ISA=amx cannot be used: this processor has no amx_bf16, amx_tile")
+    assert said.endswith(f"; the kernel uses {usual}")
+    assert "amx_bf16, amx_tile" in kernel.remark
+
+
+@needs_compiler
+def test_a_system_that_refuses_tiles_is_believed(monkeypatch, caplog):
+    usual, real = build.instruction_sets()[0], library.Kernel._number
+
+    def refusing(kernel, name):
+        return errno.EPERM if (kernel.isa, name) == ("emulated-amx", "dropkey_refusal") else real(kernel, name)
+
+    monkeypatch.setattr(library.Kernel, "_number", refusing)
+    monkeypatch.setenv("DROPKEY_CPU_ISA", "emulated-amx")
+    kernel = library._load.__wrapped__()
+    assert kernel.isa == usual
+    assert "does not let this process use emulated-amx: Operation not permitted" in kernel.remark
+    assert len(refusals(caplog)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="no x86-64")
+@needs_compiler
+def test_the_amx_library_is_built_and_asks_the_system():
+    """Where there is no AMX nothing of it is run but the question, which the system answers with a refusal."""
+    script = """
+from dropkey.ops.cpu import build, library
+path = build.build("amx")
+try:
+    print("taken", library.Kernel(path, "amx").isa)
+except build.BuildError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    has_amx = not build.lacking("amx")
+    assert ("taken amx" if has_amx else "the system does not let this process use amx") in done.stdout
 
 
 @pytest.mark.parametrize(

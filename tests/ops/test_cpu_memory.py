@@ -122,7 +122,7 @@ def _path_of(name, compiler):
     return Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
 
 
-def sanitized(script, folder):
+def sanitized(script, folder, isa=""):
     """Run a script with a kernel built for the sanitizer, which must be in the process before anything else."""
     compiler = os.environ.get("CXX", "c++")
     runtime = _path_of("libasan.so", compiler)
@@ -132,6 +132,7 @@ def sanitized(script, folder):
         **os.environ,
         "CXX": f"{compiler} -fsanitize=address -fno-omit-frame-pointer",
         "DROPKEY_CACHE_DIR": str(folder),
+        "DROPKEY_CPU_ISA": isa,
         "LD_PRELOAD": f"{runtime.resolve()} {_path_of('libstdc++.so', compiler).resolve()}",
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
         "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]),
@@ -144,8 +145,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sanitized")
 
 
-def test_every_kind_of_call_stays_inside_its_memory(folder):
-    done = sanitized(CALLS, folder)
+@pytest.mark.parametrize("isa", ["", "emulated-amx"])
+def test_every_kind_of_call_stays_inside_its_memory(folder, isa):
+    done = sanitized(CALLS, folder, isa)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "240 calls" in done.stdout
 
@@ -162,8 +164,9 @@ def test_every_kind_of_projected_call_stays_inside_its_memory(folder):
     assert "16 calls" in done.stdout
 
 
-def test_random_calls_stay_inside_their_memory(folder):
-    done = sanitized(RANDOM_CALLS, folder)
+@pytest.mark.parametrize("isa", ["", "emulated-amx"])
+def test_random_calls_stay_inside_their_memory(folder, isa):
+    done = sanitized(RANDOM_CALLS, folder, isa)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "600 calls" in done.stdout
 

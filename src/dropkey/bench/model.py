@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -22,11 +22,20 @@ def bench_model(
     name: str = "vit_small_patch16_224",
     *,
     batch_size: int = 16,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
     drop_ratio: float = 0.3,
     rounds: int = 7,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Time forward, backward and an AdamW step on random images, interleaved.
+
+    Args:
+        name: timm's name of the model.
+        batch_size: images in a step.
+        precision: "32-true", or "bf16-mixed": the forward pass under autocast to bfloat16.
+        drop_ratio: in (0, 1).
+        rounds: timed rounds.
+        say: called with what is being measured.
 
     Returns:
         One row per arm: plain data for JSON. The first is the model without a regularizer, the baseline of the ratios.
@@ -39,14 +48,18 @@ def bench_model(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     arms = {label: _model(name, regularizer, backend).to(device) for label, regularizer, backend in _arms(drop_ratio)}
     images, labels = _batch(next(iter(arms.values())), batch_size, device)
-    say(f"measuring a training step of {name}, batch {batch_size}")
-    steps = {label: partial(_step, model, _optimizer(model), images, labels) for label, model in arms.items()}
+    say(f"measuring a training step of {name}, batch {batch_size}, {precision}")
+    steps = {
+        label: partial(_step, model, _optimizer(model), images, labels, precision == "bf16-mixed")
+        for label, model in arms.items()
+    }
     times = interleaved(steps, rounds)
     return [
         {
             "way": label,
             "model": name,
             "batch_size": batch_size,
+            "precision": precision,
             "median_ms": round(time.median_ms, 2),
             "p10_ms": round(time.low_ms, 2),
             "p90_ms": round(time.high_ms, 2),
@@ -86,8 +99,9 @@ def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-4)
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    loss = nn.functional.cross_entropy(model(images), labels)
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, is_mixed: bool) -> None:
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed):
+        loss = nn.functional.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -6,15 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropkey.ops.dispatch import backends
 from dropkey.runs.machine import machine as of_this_process
 from dropkey.text_table import text_table
 
-__all__ = ["draw", "machine", "table", "write"]
+__all__ = ["draw", "machine", "table", "where", "write"]
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader must know to judge a time: device, threads, versions and date."""
-    return {**of_this_process(), "date": datetime.date.today().isoformat()}
+    """Return what a reader must know to judge a time: device, threads, native kernel, versions and date."""
+    return {**of_this_process(), "native_kernel": backends()["cpu"], "date": datetime.date.today().isoformat()}
+
+
+def where() -> str:
+    """Return in one line what was measured on."""
+    here = machine()
+    return f"measured on {here['device']}; threads: {here['threads']}; native kernel: {here['native_kernel']}"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -60,7 +67,7 @@ def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 def _title(row: Mapping[str, Any]) -> str:
     if "model" in row:
-        return f"training step of {row['model']}, batch {row['batch_size']}"
+        return f"training step of {row['model']}, batch {row['batch_size']}, {row['precision']}"
     return f"(B, H, N, D) = {tuple(row['shape'])}, {row['dtype']}, {row['direction']}"
 
 

@@ -75,6 +75,7 @@ class ModelBench(BenchOptions):
 
     model: str = option("vit_small_patch16_224", "timm name", group="model", takes="NAME")
     batch_size: int = option(16, "images per step", kind=PositiveInt)
+    precision: Literal["32-true", "bf16-mixed"] = option("32-true", "of a step; bf16-mixed is autocast to bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,11 @@ def _model(options: ModelBench) -> list[dict[str, Any]]:
     from dropkey.bench.model import bench_model
 
     return bench_model(
-        options.model, batch_size=options.batch_size, drop_ratio=options.drop_ratio, rounds=options.rounds
+        options.model,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        drop_ratio=options.drop_ratio,
+        rounds=options.rounds,
     )
 
 
@@ -170,7 +175,7 @@ def _check_output(file: Path, draws: bool) -> None:
 def _report(rows: list[dict[str, Any]], output: str, command: str) -> None:
     from dropkey.bench import report
 
-    print(report.table(rows))
+    print(f"{report.table(rows)}\n\n{report.where()}")
     if not output:
         return
     file = Path(output)

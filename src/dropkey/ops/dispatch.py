@@ -57,7 +57,8 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), 
 def backends() -> dict[str, str]:
     """Return, for every backend, ``"available"`` or why it does not work on this machine.
 
-    For "triton" it also says which kinds of calls this process has tested on the GPU, and with what outcome.
+    For "triton" it also says which kinds of calls this process has tested on the GPU, and with what outcome; for "cpu"
+    which instruction set the kernel uses.
 
     Example:
         >>> backends()["reference"]

@@ -32,6 +32,11 @@ class Cpu(Backend):
         reason: str | None = library.unavailable()
         return reason
 
+    def remark(self) -> str | None:
+        """Return the instruction set of the kernel, and why it is not another that was asked for."""
+        remark: str | None = library.remark()
+        return remark
+
     def refuses(self, call: AttentionCall) -> str | None:
         """Return why this backend cannot run this call, or None."""
         query = call.query

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dropkey.ops.cpu.cache import CacheError, cache_folder, in_place, is_sound, locked, make_private
 
-__all__ = ["BuildError", "SlowCompilerError", "build", "instruction_sets"]
+__all__ = ["BuildError", "SlowCompilerError", "build", "instruction_sets", "lacking", "requested"]
 
 _LOG = logging.getLogger("dropkey")
 
@@ -36,6 +36,16 @@ INSTRUCTION_SETS: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "avx2": ({"avx2", "fma"}, ("-mavx2", "-mfma")),
     "plain": (set(), ()),
 }
+
+# Used where DROPKEY_CPU_ISA names them, never by themselves: nobody has measured AMX, and its emulation is for tests.
+ON_REQUEST: dict[str, tuple[set[str], tuple[str, ...]]] = {
+    "amx": (
+        INSTRUCTION_SETS["avx512bf16"][0] | {"amx_tile", "amx_bf16"},
+        (*INSTRUCTION_SETS["avx512bf16"][1], "-mamx-tile", "-mamx-bf16"),
+    ),
+    "emulated-amx": (set(), ("-O1", "-DDROPKEY_EMULATED_TILES")),  # compiled in half the time
+}
+_ALL = {**INSTRUCTION_SETS, **ON_REQUEST}
 
 
 class BuildError(Exception):
@@ -57,12 +67,29 @@ def instruction_sets() -> list[str]:
         BuildError: DROPKEY_CPU_ISA names none.
     """
     have = _processor_flags()
-    names = list(INSTRUCTION_SETS)
-    asked = os.environ.get("DROPKEY_CPU_ISA")
-    best = asked or next((isa for vendor, isa in _BEST.items() if vendor in have), names[0])
-    if best not in names:
-        raise BuildError(f"DROPKEY_CPU_ISA is {best!r}, which is none of {', '.join(names)}")
-    return [name for name in names[names.index(best) :] if INSTRUCTION_SETS[name][0] <= have]
+    names, asked = list(INSTRUCTION_SETS), requested()
+    best = next((isa for vendor, isa in _BEST.items() if vendor in have), names[0])
+    order = names[names.index(asked if asked in names else best) :]
+    if asked in ON_REQUEST:
+        order.insert(0, asked)
+    return [name for name in order if _ALL[name][0] <= have]
+
+
+def requested() -> str | None:
+    """Return the instruction set that DROPKEY_CPU_ISA names, or None.
+
+    Raises:
+        BuildError: there is none of that name.
+    """
+    asked = os.environ.get("DROPKEY_CPU_ISA") or None
+    if asked and asked not in _ALL:
+        raise BuildError(f"DROPKEY_CPU_ISA is {asked!r}, which is none of {', '.join(['amx', *INSTRUCTION_SETS])}")
+    return asked
+
+
+def lacking(isa: str) -> list[str]:
+    """Return what this processor does not have of an instruction set, as Linux names it."""
+    return sorted(_ALL[isa][0] - _processor_flags())
 
 
 def build(isa: str) -> Path:
@@ -77,7 +104,7 @@ def build(isa: str) -> Path:
     folder = cache_folder()
     stem = f"cpu-{isa}-{_fingerprint()}"
     try:
-        command = [*_compiler(), *COMMON_FLAGS, *INSTRUCTION_SETS[isa][1]]
+        command = [*_compiler(), *COMMON_FLAGS, *_ALL[isa][1]]
     except BuildError:
         found = next((path for path in sorted(folder.glob(f"{stem}-*.so")) if is_sound(path)), None)
         if found is None:

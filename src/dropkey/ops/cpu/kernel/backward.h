@@ -24,7 +24,7 @@ class Backward {
     long lanes = padded(p.keys, 16), blocks = (lanes + most - 1) / most;
     chunks = (cut.chunks + blocks - 1) / blocks;
     block_keys = std::min(lanes, chunks * 64 + (cut.tail ? 16 : 0));
-    tile = piece_of(p.queries, kBackwardTile, 6);
+    tile = piece_of(p.queries, kBackwardTile, kStep<Cell>);
     whole = chunks >= cut.chunks;
     pitch = whole ? (lanes / 16 | 1) * 16 : kPitch;
   }
@@ -83,8 +83,8 @@ class Backward {
       to.query_along_room = per == 1 ? nullptr : memory.take<Cell>(tile / per * lanes_qk);
       to.grad_out_along_room = per == 1 ? nullptr : memory.take<Cell>(tile / per * lanes_v);
       to.scratch = memory.take<V>(64 * std::max(width_qk, width_v));
-      to.logits = memory.take<float>(std::max(tile * pitch, W * width_v));
-      to.products = memory.take<float>(std::max(tile * pitch, W * width_v));
+      to.logits = memory.take<float>(std::max(tile * pitch, kDelta * width_v));
+      to.products = memory.take<float>(std::max(tile * pitch, kDelta * width_v));
       to.weights_along = per == 1 ? (Cell*)to.logits : memory.take<Cell>(tile * kPitch / per);
       to.slopes = per == 1 ? (Cell*)to.products : memory.take<Cell>(tile * kPitch / per);
       to.slopes_along = per == 1 ? to.slopes : memory.take<Cell>(tile * kPitch / per);
@@ -100,6 +100,8 @@ class Backward {
     __builtin_unreachable();
   }
 
+  static constexpr long kDelta = 16;  // queries whose delta is made at once
+
   // Odd multiples of a cache line: powers of two would put all rows of a column into the same few sets of the cache.
   static constexpr long kPitch = 64 + 16;
 
@@ -107,14 +109,18 @@ class Backward {
   void prepare(Buffers& to, long b, long h, long g) const {
     Rows<const T> out = p.out.rows<const T>(b, h), grad_out = p.grad_out.rows<const T>(b, h);
     if (whole) return;
-    // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0.
+    // Delta and the products that it is subtracted from must round alike, or what is left of a lone key is not 0. So
+    // one product makes both, of which delta is the diagonal.
     Cell *left = (Cell*)to.logits, *right = (Cell*)to.products;
-    for (long i = 0; i < p.queries; i += W) {
-      long rows = std::min((long)W, p.queries - i);
-      pack_lanes(left, to.scratch, W, out.from(i), rows, p.value_dim);
-      pack_lanes(right, to.scratch, W, grad_out.from(i), rows, p.value_dim);
-      store_part(to.delta + g * p.queries + i,
-                 dots(depth_of<Cell>(p.value_dim), right, left), rows);
+    float square[kDelta][kDelta];
+    Ahead none;
+    for (long i = 0; i < p.queries; i += kDelta) {
+      long rows = std::min(kDelta, p.queries - i);
+      pack_plain(left, kDelta, grad_out.from(i), rows, p.value_dim);
+      pack_lanes(right, to.scratch, kDelta, out.from(i), rows, p.value_dim);
+      multiply(kDelta, kDelta, depth_of<Cell>(p.value_dim), left, {width_v / kPer<Cell>, 1, kPiece<Cell>}, right, kDelta,
+               square[0], kDelta, false, none);
+      for (long n = 0; n < rows; ++n) to.delta[g * p.queries + i + n] = square[n][n];
     }
   }
 

@@ -20,8 +20,8 @@ class Forward {
   Forward(const Problem& problem, const Keep& keep)
       : p(problem), keep_(keep), cut(p.keys), width(padded(p.keys, 16)), out_width(padded(p.value_dim, 16)) {
     block_keys = std::min(width, kBlockChunks * 64);
-    long held = p.keys <= kWholeRows ? kFirstLevel : kTileLogits;
-    tile = piece_of(p.queries, std::max(held / block_keys / 12 * 12, 24L), 6);
+    long held = p.keys <= kWholeRows ? kFirstLevel : kTileLogits, some = std::max(12L, kStep<Cell>);
+    tile = piece_of(p.queries, std::max(held / block_keys / some, 2L) * some, kStep<Cell>);
     tiles = (p.queries + tile - 1) / tile;
     long heads = p.batch * p.heads;
     parts = std::min(tiles, heads >= 8 ? 1L : (8 + heads - 1) / heads);

@@ -49,6 +49,15 @@ INLINE Floats fused(Floats a, Floats b, Floats c) { return a * b + c; }
 INLINE __m512bh lanes(const Pair* p) { return (__m512bh)_mm512_loadu_si512(p); }
 INLINE __m512bh repeat(const Pair* p) { return (__m512bh)_mm512_set1_epi32((int)p->bits); }
 INLINE Floats fused(__m512bh a, __m512bh b, Floats c) { return (Floats)_mm512_dpbf16_ps((__m512)c, a, b); }
+#elif defined(DROPKEY_EMULATED_TILES)
+struct Pairs {
+  Floats even, odd;
+};
+INLINE Pairs lanes(const Pair* p) {
+  Words bits = load(&p->bits);
+  return {(Floats)(bits << 16), (Floats)(bits & 0xffff0000u)};
+}
+INLINE Floats fused(Pairs a, Pairs b, Floats c) { return fused(a.odd, b.odd, fused(a.even, b.even, c)); }
 #endif
 
 template <int R, int V, class Cell>
@@ -116,19 +125,6 @@ static void multiply_piece(int rows, int columns, long depth, const Cell* a, Ope
       default: panel<1>(rows, depth, a, by, right, ldb, out, ldc, add, ahead);
     }
   }
-}
-
-// sum over k of a[k][lane] * b[k][lane], in the very order in which `multiply` adds, piece by piece.
-template <class Cell>
-INLINE Floats dots(long depth, const Cell* a, const Cell* b) {
-  Floats total = {};
-  long pieces = (depth + kPiece<Cell> - 1) / kPiece<Cell>;
-  for (long n = 0, k = 0; n < pieces; ++n) {
-    Floats sum = {};
-    for (long past = depth * (n + 1) / pieces; k < past; ++k) sum = fused(lanes(a + k * W), lanes(b + k * W), sum);
-    total = n ? total + sum : sum;
-  }
-  return total;
 }
 
 // `columns` counts lanes and is a multiple of W.

@@ -7,12 +7,31 @@
 
 namespace dropkey {
 
+#if defined(DROPKEY_TILES)
+// Whoever does an item has tile registers for as long.
+template <class Pass>
+struct OnTiles {
+  Pass pass;
+  long items() const { return pass.items(); }
+  void operator()(long item, long after) const {
+    Tiles mine;
+    pass(item, after);
+  }
+};
+
+static int refusal() { return ask_for_tiles(); }
+#else
+static int refusal() { return 0; }
+#endif
+
 template <template <class, class> class Pass>
 static void run(const Problem& p) {
   Keep keep(p);
   auto go = [&](const auto& pass) { share(pass.items(), p.threads, pass, std::max(pass.items() / p.batch, 1L)); };
   if (!p.half) return go(Pass<float, float>(p, keep));
-#if defined(__AVX512BF16__)
+#if defined(DROPKEY_TILES)
+  go(OnTiles<Pass<Half, Pair>>{{p, keep}});
+#elif defined(__AVX512BF16__)
   go(Pass<Half, Pair>(p, keep));
 #else
   go(Pass<Half, float>(p, keep));
@@ -48,6 +67,8 @@ static void list_tokens(const Problem& p, long kept, int64_t* rows) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+// What the system has against the instructions of this library: an errno, or 0.
+EXPORT int64_t dropkey_refusal() { return dropkey::refusal(); }
 EXPORT int64_t dropkey_problem_bytes() { return sizeof(dropkey::Problem); }
 EXPORT void dropkey_use_pool(void* gomp_parallel) { dropkey::gomp_parallel = (dropkey::GompParallel)gomp_parallel; }
 EXPORT void dropkey_forward(const void* problem) { dropkey::run<dropkey::Forward>(*(const dropkey::Problem*)problem); }

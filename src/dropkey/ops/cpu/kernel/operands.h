@@ -5,6 +5,7 @@
 #include "gemm.h"
 #include "pack.h"
 #include "problem.h"
+#include "tile_gemm.h"
 
 namespace dropkey {
 
@@ -34,6 +35,14 @@ template <class Cell>
 constexpr long depth_of(long values) {
   return (values + kPer<Cell> - 1) / kPer<Cell>;
 }
+
+// Queries are taken in multiples of what a product takes at once, few of which are left over at the end.
+template <class Cell>
+constexpr long kStep = 6;
+#if defined(DROPKEY_TILES)
+template <>
+constexpr long kStep<Pair> = 2 * kSide;
+#endif
 
 // Rows as they are: the broadcast side of a product along the head dimension.
 template <class Cell, class T>
