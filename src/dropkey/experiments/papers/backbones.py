@@ -29,7 +29,7 @@ def backbones(scale: Scale, data: str, data_dir: str) -> Experiment:
     The learning rate is the same for all: this ranks no architectures at the small scale, where all start from nothing
     on 1,000 images of 64 pixels, for 6 epochs (120 steps), and are measured on 1,000 held-out training images.
 
-    Small: 39 runs; how long they take was not measured. ``dropkey experiment backbones``; at the paper's scale
+    Small: 36 runs; how long they take was not measured. ``dropkey experiment backbones``; at the paper's scale
     ``--dry-run`` says what it takes.
     """
     shared: dict[str, Any] = scale.options(data, data_dir)
