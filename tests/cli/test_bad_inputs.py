@@ -40,7 +40,7 @@ NUMBERS = {
     "batch-size": ["0", "-4", "2.5", "x"],
     "lr": ["0", "-1", "nan", "inf", "fast"],
     "weight-decay": ["-1", "nan", "x"],
-    "warmup-epochs": ["-1", "0.5"],
+    "warmup-epochs": ["-1", "nan"],
     "layer-decay": ["0", "-1"],
     "clip-grad": ["-1", "inf"],
     "ema": ["1", "-0.1", "2"],
