@@ -53,6 +53,7 @@ def _mark(axes: Axes, epoch: int, value: float, headline: Measure) -> None:
         ha="right",
         fontsize=8,
         color=_ORANGE,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # a steep curve goes behind it
     )
 
 

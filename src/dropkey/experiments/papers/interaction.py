@@ -32,7 +32,7 @@ def interaction(scale: Scale, data: str, data_dir: str) -> Experiment:
     backbone is not clear). Here: pairs of handwritten digits, from nothing, with the default recipe. At the paper's
     scale the backbone alone is pretrained; QPIC begins with a DETR trained on COCO: see examples/qpic_hico_det.yaml.
 
-    Small: 9 runs of about eight minutes on one core. ``dropkey experiment interaction``; at the paper's scale
+    Small: 9 runs of about ten minutes on one core. ``dropkey experiment interaction``; at the paper's scale
     ``--dry-run`` says what it takes.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
