@@ -11,13 +11,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dropkey
 from dropkey.philox import draw_seed
+from dropkey.runs.statistics_of_norms import share_statistics
 
 
 def worker(rank, file, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     try:
-        torch.save({"copies": train_copies(), "shards": train_shards(rank)}, f"{folder}/{rank}.pt")
+        seen = {"copies": train_copies(), "shards": train_shards(rank), "statistics": shared_statistics(rank)}
+        torch.save(seen, f"{folder}/{rank}.pt")
     finally:
         distributed.destroy_process_group()
 
@@ -117,3 +119,21 @@ def test_shards_drop_and_learn_as_the_whole_does(ranks):
 
 def test_shards_of_other_ranks_see_other_masks(ranks):
     assert not torch.equal(*(rank["shards"]["out"] for rank in ranks))
+
+
+def shared_statistics(rank):
+    """Statistics of a norm before and after they were shared, and its weight, which a process keeps."""
+    norm = torch.nn.BatchNorm1d(3)
+    norm(torch.randn(8, 3, generator=torch.Generator().manual_seed(rank)))
+    torch.nn.init.constant_(norm.weight, rank)
+    own = norm.running_mean.clone(), norm.running_var.clone()
+    share_statistics(torch.nn.Sequential(norm))
+    return {"own": own, "shared": (norm.running_mean, norm.running_var), "weight": float(norm.weight[0])}
+
+
+def test_statistics_of_norms_become_those_of_rank_0(ranks):
+    first, second = (rank["statistics"] for rank in ranks)
+    for of_first, of_second, shared in zip(first["own"], second["own"], second["shared"], strict=True):
+        assert not torch.equal(of_first, of_second)
+        assert torch.equal(shared, of_first)
+    assert [first["weight"], second["weight"]] == [0, 1]

@@ -137,8 +137,9 @@ def test_shards_killed_and_resumed_and_evaluated_in_one_process(sharded, tmp_pat
     evaluate = [sys.executable, "-m", "dropkey", "evaluate", str(root)]
     done = subprocess.run(evaluate, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    accuracy = json.loads((root / "evaluation.json").read_text())["accuracy"]
-    assert accuracy == pytest.approx(result(root)[-1]["final_val_accuracy"], abs=1e-6)
+    evaluation, summary = json.loads((root / "evaluation.json").read_text()), result(root)[-1]
+    for name in ("accuracy", "loss"):  # whichever process measured an image, it had the statistics of rank 0
+        assert evaluation[name] == pytest.approx(summary[f"final_val_{name}"], rel=1e-5)
 
 
 def test_compared_in_several_processes_or_in_one(tmp_path):

@@ -16,6 +16,7 @@ from dropkey.data.seeds import seed_all
 from dropkey.errors import DivergedError
 from dropkey.runs.config import RunConfig
 from dropkey.runs.learning_rate import rate_schedule
+from dropkey.runs.statistics_of_norms import share_statistics
 
 __all__ = ["VAL_SETS", "RunModule"]
 
@@ -92,6 +93,10 @@ class RunModule(pl.LightningModule, ABC):
         seed_all(self.config.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         if self.schedule is not None:
             self.schedule.step_update(self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1:
+            share_statistics(self.network)
 
     def add_up(self, loss: Tensor, means: Mapping[str, Tensor], count: int, batch_idx: int) -> None:
         """Add what a step has shown to the sums of the epoch, and look whether the loss is finite.

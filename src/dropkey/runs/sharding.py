@@ -3,7 +3,6 @@
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed import broadcast
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
@@ -46,14 +45,6 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     for block in _blocks(network):
         fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
-    network.register_forward_pre_hook(_share_statistics, prepend=True)
-
-
-def _share_statistics(network: nn.Module, arguments: object) -> None:
-    """Statistics of batch norms are not sharded: every process takes those of rank 0, as in DDP."""
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            broadcast(buffer, 0)
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:

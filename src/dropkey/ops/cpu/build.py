@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dropkey.ops.cpu.cache import CacheError, cache_folder, in_place, is_sound, locked, make_private
 
-__all__ = ["BuildError", "SlowCompilerError", "build", "instruction_sets", "lacking", "requested"]
+__all__ = ["BuildError", "SlowCompilerError", "build", "instruction_sets", "requested", "why_not"]
 
 _LOG = logging.getLogger("dropkey")
 
@@ -61,11 +61,7 @@ _BEST = {"AuthenticAMD": "avx512bf16", "GenuineIntel": "avx512"}
 
 
 def instruction_sets() -> list[str]:
-    """Return the instruction sets of this processor, best first, beginning with DROPKEY_CPU_ISA if that is set.
-
-    Raises:
-        BuildError: DROPKEY_CPU_ISA names none.
-    """
+    """Return the instruction sets of this processor, best first, beginning with what DROPKEY_CPU_ISA names of them."""
     have = _processor_flags()
     names, asked = list(INSTRUCTION_SETS), requested()
     best = next((isa for vendor, isa in _BEST.items() if vendor in have), names[0])
@@ -76,20 +72,16 @@ def instruction_sets() -> list[str]:
 
 
 def requested() -> str | None:
-    """Return the instruction set that DROPKEY_CPU_ISA names, or None.
-
-    Raises:
-        BuildError: there is none of that name.
-    """
-    asked = os.environ.get("DROPKEY_CPU_ISA") or None
-    if asked and asked not in _ALL:
-        raise BuildError(f"DROPKEY_CPU_ISA is {asked!r}, which is none of {', '.join(['amx', *INSTRUCTION_SETS])}")
-    return asked
+    """Return what DROPKEY_CPU_ISA asks for, whether or not there is such an instruction set; None if it is not set."""
+    return os.environ.get("DROPKEY_CPU_ISA") or None
 
 
-def lacking(isa: str) -> list[str]:
-    """Return what this processor does not have of an instruction set, as Linux names it."""
-    return sorted(_ALL[isa][0] - _processor_flags())
+def why_not(isa: str) -> str | None:
+    """Return why an instruction set cannot be used on this processor, or None."""
+    if isa not in _ALL:
+        return f"it is none of {', '.join(['amx', *INSTRUCTION_SETS])}"
+    lacking = sorted(_ALL[isa][0] - _processor_flags())
+    return f"this processor has no {', '.join(lacking)}" if lacking else None
 
 
 def build(isa: str) -> Path:

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from dropkey.ops.cpu.build import BuildError, SlowCompilerError, build, instruction_sets, lacking, requested
+from dropkey.ops.cpu.build import BuildError, SlowCompilerError, build, instruction_sets, requested, why_not
 from dropkey.ops.cpu.door import MIXING_LAYOUT, PROBLEM_LAYOUT, PROJECTION_LAYOUT
 
 __all__ = ["Kernel", "kernel", "remark", "unavailable"]
@@ -70,8 +70,9 @@ def _load() -> Kernel | str:
     reasons: dict[str, str] = {}  # why an instruction set is not used
     try:
         asked = requested()
-        if asked and lacking(asked):
-            reasons[asked] = f"this processor has no {', '.join(lacking(asked))}"
+        refusal = why_not(asked) if asked else None
+        if asked and refusal:
+            reasons[asked] = refusal
         for isa in instruction_sets():
             try:
                 found = Kernel(build(isa), isa)
