@@ -26,7 +26,7 @@ from dropkey.data.cache import cache_folder
 from dropkey.data.joint_weights import fit_joint_weights
 from dropkey.errors import DataError
 
-__all__ = ["CHUNK", "bodies"]
+__all__ = ["CHUNK", "bodies", "bodies_folder"]
 
 CHUNK = 500  # bodies in a file of the cache
 _LAYOUT = 1  # of the cache; another number for another way to draw
@@ -47,7 +47,7 @@ def bodies(train: int = 8000, val: int = 500, size: int = 128, seed: int = _SEED
     Raises:
         DataError: a package is missing, or the cache folder cannot be written.
     """
-    cache = _Cache(cache_folder("bodies") / f"{_LAYOUT}-anny-{anny_version()}", size, seed)
+    cache = _Cache(bodies_folder(), size, seed)
     try:
         cache.fill({"train": train, "val": val})
         template, faces, names = cache.template()
@@ -58,6 +58,15 @@ def bodies(train: int = 8000, val: int = 500, size: int = 128, seed: int = _SEED
     return BodySource(
         "bodies", examples["train"], examples["val"], _topology(examples["train"], template, faces, names)
     )
+
+
+def bodies_folder() -> Path:
+    """Return where drawn bodies, and what anny builds for them, are kept.
+
+    Raises:
+        DataError: a package is missing.
+    """
+    return cache_folder("bodies") / f"{_LAYOUT}-anny-{anny_version()}"
 
 
 def _topology(
