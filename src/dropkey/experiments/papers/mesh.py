@@ -30,8 +30,8 @@ def mesh(scale: Scale, data: str, data_dir: str) -> Experiment:
     Here: 500 sampled bodies, few enough that the model overfits, on pictures of 64 pixels for 32 epochs (992 steps).
     METRO itself drops attention weights at 0.1: that is the arm dropout 0.1.
 
-    Small: 9 runs, by the first epochs of one about four minutes each on one core. ``dropkey experiment mesh``; at the
-    paper's scale ``--dry-run`` says what it takes.
+    Small: 9 runs of about four minutes each on one core. ``dropkey experiment mesh``; at the paper's scale
+    ``--dry-run`` says what it takes.
     """
     rows = [NONE, dropout(0.1), dropkey(0.1)]
     return Experiment([Table("Against no regularizer", rows)], _SHARED[scale.name], seeds=3, task="mesh", pool="mesh")
