@@ -85,6 +85,7 @@ def together(tmp_path_factory):
     out = finish(start(root, *HALF, processes=2))
     assert out.count("blocks.0.attn") == 1  # one process speaks
     assert "Warning" not in out
+    assert "deprecated" not in out
     return root
 
 
@@ -115,6 +116,7 @@ def sharded(tmp_path_factory):
     out = finish(start(root, *HALF, *SHARDED, processes=2))
     assert out.count("blocks.0.attn") == 1
     assert "Warning" not in out
+    assert "deprecated" not in out
     return root
 
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from timm import optim
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dropkey.adapters.handle import Handle
 from dropkey.data.seeds import seed_all
@@ -93,6 +94,11 @@ class RunModule(pl.LightningModule, ABC):
         seed_all(self.config.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         if self.schedule is not None:
             self.schedule.step_update(self.global_step)
+
+    def on_train_start(self) -> None:
+        copies = self.trainer.strategy.model
+        if isinstance(copies, DistributedDataParallel):
+            copies.broadcast_buffers = False  # before every step; see share_statistics
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.world_size > 1:

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -185,7 +185,7 @@ def _strategy(config: RunConfig, world_size: int, uses_all: bool) -> str | Strat
         return sharding(world_size)
     if world_size == 1:
         return "auto"
-    return DDPStrategy(find_unused_parameters=not uses_all, broadcast_buffers=False)  # see share_statistics
+    return "ddp" if uses_all else "ddp_find_unused_parameters_true"
 
 
 def _trainer(
