@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 from chromium import PROGRAM, Browser
 
 from dropkey.data import digit_pairs as drawn
 from dropkey.tasks.interaction import page as module
+from dropkey.tasks.interaction.interactions import Interactions
 from dropkey.tasks.interaction.task import TASK
 
 NASTY = '<img src=x onerror="window.hacked=1">'
@@ -33,6 +35,16 @@ def test_each_arm_is_beside_the_truth(page):
     assert titles.count("truth") == titles.count("none") == shown
     assert "<img src=x" not in text
     assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+
+
+def test_a_pair_is_said_once_with_the_surest_class_of_its_object():
+    source = drawn.digit_pairs()
+    queries = np.array([[1, 2], [1, 2], [3, 2], [1, 2]])
+    boxes = np.tile([10.0, 10.0, 30.0, 40.0], (4, 1))
+    objects, verbs, scores = np.array([8, 3, 3, 8]), np.array([0, 0, 1, 4]), np.array([0.9, 0.6, 0.5, 0.4])
+    best = Interactions(np.zeros(4, int), boxes, boxes + 30, objects, verbs, scores, queries)
+    said = [words for _, words in module._grouped(best, source)]
+    assert said == ["0 → 8: above 0.90, touches 0.40", "0 → 3: below 0.50"]
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed: apt-get install chromium")

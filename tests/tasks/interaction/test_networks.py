@@ -100,25 +100,58 @@ def test_pairs_without_an_object_have_a_class_of_their_own(source, batch):
         assert torch.isfinite(result.loss)
 
 
-def test_candidates_are_the_likeliest_persons_and_objects():
+@pytest.mark.parametrize("guesses", [1, 2])
+def test_candidates_are_the_likeliest_persons_and_objects(guesses):
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.rand(2, 12, 4, generator=generator)
     is_object = torch.tensor([False, True, False, True])
-    chosen = candidate_pairs(probabilities, 0, is_object)
+    chosen = candidate_pairs(probabilities, 0, is_object, guesses)
     for image in range(2):
         p = probabilities[image].numpy()
         persons = np.argsort(-p[:, 0])[:5]
         objects = np.argsort(-p[:, [1, 3]].max(1))[:10]
-        expected = {
-            (s, o): (p[s, 0] * p[o, [1, 3]].max() if s != o else 0.0, (1, 3)[p[o, [1, 3]].argmax()])
-            for s in persons
-            for o in objects
-        }
+        expected = {}
+        for s in persons:
+            for o in objects:
+                labels = sorted((1, 3), key=lambda label: -p[o, label])[:guesses]
+                expected[s, o] = labels, [p[s, 0] * p[o, label] if s != o else 0.0 for label in labels]
         ours = zip(*(part[image].tolist() for part in chosen), strict=True)
-        ours = {(s, o): (score, label) for s, o, label, score in ours}
+        ours = {(s, o): (labels, scores) for s, o, labels, scores in ours}
         assert ours.keys() == expected.keys()
-        for pair, (score, label) in ours.items():
-            assert (score, label) == (pytest.approx(expected[pair][0]), expected[pair][1])
+        for pair, (labels, scores) in ours.items():
+            assert (labels, scores) == (expected[pair][0], pytest.approx(expected[pair][1]))
+
+
+def test_a_pair_is_found_with_every_class_its_object_may_be(source, batch):
+    net = network(source, "d_fine_mini", "pair").eval()
+    queries = net.config.num_queries
+    with torch.no_grad():
+        found = net(batch["pixel_values"]).found
+        out = net.detector(batch["pixel_values"])
+    p = out.logits[:, -queries:].sigmoid()
+    for image in range(2):
+        rows = {}
+        subjects, others = found.queries[image].T.tolist()
+        for row, key in enumerate(zip(subjects, others, strict=True)):
+            rows.setdefault(key, []).append(row)
+        assert {len(group) for group in rows.values()} == {9}  # digits but 0
+        for (subject, other), group in rows.items():
+            assert sorted(found.objects[image, group].tolist()) == list(range(1, 10))
+            if subject == other:
+                assert not found.scores[image, group].any()
+                continue
+            verbs = found.scores[image, group] / p[image, other, found.objects[image, group], None]
+            torch.testing.assert_close(verbs, verbs[:1].expand_as(verbs), rtol=1e-4, atol=0)  # the class says no verb
+            for boxes, query in ((found.subject_boxes, subject), (found.object_boxes, other)):
+                torch.testing.assert_close(boxes[image, group], out.pred_boxes[image, query - queries].expand(9, 4))
+
+
+def test_roles_take_one_class_so_that_no_pair_is_found_twice(source, batch):
+    net = network(dataclasses.replace(source, roles=range(3)), "d_fine_mini", "pair").eval()
+    found = net(batch["pixel_values"]).found
+    for image in range(2):
+        pairs = [tuple(row) for row in found.queries[image].tolist()]
+        assert len(set(pairs)) == len(pairs) == found.objects.shape[1]
 
 
 def test_a_pair_of_boxes_has_the_verbs_of_all_true_pairs_it_overlaps_with():

@@ -18,6 +18,8 @@ from dropkey.tasks.interaction.weights import start_from_detector
 
 __all__ = ["build_pair_network"]
 
+_GUESSES = 10
+
 
 def build_pair_network(
     config: InteractionConfig, source: PairSource, *, fresh: bool = True
@@ -46,7 +48,8 @@ def _with_heads(detector: Any, config: InteractionConfig, source: PairSource) ->
         others = np.flatnonzero(np.asarray(source.possible).any(0)).tolist()
         if not hasattr(detector.config, "d_model"):
             raise ArgumentError(f"--heads pair: {config.model} has no decoder whose queries could be paired")
-        return PairHeadNetwork(detector, len(source.classes), len(source.verbs), source.subject, others)
+        guesses = 1 if len(source.roles) else _GUESSES  # roles name no class: a second guess would be a second find
+        return PairHeadNetwork(detector, len(source.classes), len(source.verbs), source.subject, others, guesses)
     family = family_of(detector).name
     if family not in _QPIC:
         raise ArgumentError(

@@ -93,13 +93,14 @@ def _boxes_of_queries(found: FoundPairs, image: Image.Image) -> dict[int, Any]:
 
 
 def _grouped(best: Interactions, source: PairSource) -> list[tuple[DrawnPair, str]]:
-    """Return the surest pairs, each with its verbs in words."""
+    """Return the surest pairs, each with the surest class of its object and its verbs in words."""
     rows: dict[tuple[int, int], list[int]] = {}
     for row in np.flatnonzero(best.scores >= _SURE):
         rows.setdefault(tuple(best.queries[row]), []).append(int(row))
     result = []
-    for group in list(rows.values())[:_PAIRS]:
-        lead = group[0]
+    for found in list(rows.values())[:_PAIRS]:
+        lead = found[0]
+        group = [row for row in found if best.objects[row] == best.objects[lead]]
         there = best.object_boxes[lead].any()
         verbs = ", ".join(f"{source.verbs[best.verbs[row]]} {best.scores[row]:.2f}" for row in group)
         name = source.classes[best.objects[lead]] if there else "nothing to be seen"

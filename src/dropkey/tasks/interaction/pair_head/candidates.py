@@ -9,19 +9,19 @@ from torchvision.ops import box_iou
 from dropkey.data.paired_images import PairTarget
 from dropkey.tasks.detection.families import corners
 
-__all__ = ["Candidates", "candidate_pairs", "token_labels"]
+__all__ = ["Candidates", "candidate_pairs", "rows_of", "token_labels"]
 
 _MIN_OVERLAP = 0.5
 
 
 class Candidates(NamedTuple):
-    """Pairs of queries, N an image.
+    """Pairs of queries, N an image, with G guesses at the class of the object.
 
     Args:
         subjects: (B, N), queries of the persons.
         objects: (B, N), queries of the objects.
-        labels: (B, N), the most likely class of the object.
-        probabilities: (B, N), of person and object together; 0 where both are the same query.
+        labels: (B, N, G), the most likely classes of the object, the likeliest first.
+        probabilities: (B, N, G), of person and object together; 0 where both are the same query.
     """
 
     subjects: Tensor
@@ -31,7 +31,7 @@ class Candidates(NamedTuple):
 
 
 @torch.no_grad()
-def candidate_pairs(probabilities: Tensor, subject: int, is_object: Tensor) -> Candidates:
+def candidate_pairs(probabilities: Tensor, subject: int, is_object: Tensor, guesses: int) -> Candidates:
     """Return each of the most likely persons with each of the most likely objects.
 
     A tenth of the queries as persons and a fifth as objects, at least 5 and 10, at most 15 and 20.
@@ -40,16 +40,23 @@ def candidate_pairs(probabilities: Tensor, subject: int, is_object: Tensor) -> C
         probabilities: (B, Q, classes).
         subject: class of those who do something.
         is_object: (classes,), what something can be done with.
+        guesses: classes that each object is taken for, no more than there are classes of objects.
     """
     queries = probabilities.shape[1]
-    best = probabilities.masked_fill(~is_object, -1).max(-1)
+    best = probabilities.masked_fill(~is_object, -1).topk(guesses, dim=-1)
     person_p, persons = probabilities[..., subject].topk(min(queries, min(15, max(5, queries // 10))), dim=1)
-    object_p, objects = best.values.topk(min(queries, min(20, max(10, queries // 5))), dim=1)
-    labels = best.indices.gather(1, objects)
+    objects = best.values[..., 0].topk(min(queries, min(20, max(10, queries // 5))), dim=1).indices
+    object_p, labels = rows_of(best.values, objects), rows_of(best.indices, objects)
     count = persons.shape[1], objects.shape[1]
     subjects, others = persons.repeat_interleave(count[1], dim=1), objects.repeat(1, count[0])
-    both = person_p.repeat_interleave(count[1], dim=1) * object_p.repeat(1, count[0])
-    return Candidates(subjects, others, labels.repeat(1, count[0]), both.where(subjects != others, 0))
+    both = person_p.repeat_interleave(count[1], dim=1).unsqueeze(-1) * object_p.repeat(1, count[0], 1)
+    differ = (subjects != others).unsqueeze(-1)
+    return Candidates(subjects, others, labels.repeat(1, count[0], 1), both.where(differ, 0))
+
+
+def rows_of(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the chosen rows (B, N, D) of values (B, Q, D); rows are (B, N)."""
+    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 @torch.no_grad()

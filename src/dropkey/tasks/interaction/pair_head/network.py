@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dropkey.data.paired_images import PairTarget
 from dropkey.tasks.interaction.found_pairs import FoundPairs, PairResult
 from dropkey.tasks.interaction.pair_head.box_features import NUM_BOX_FEATURES, box_features
-from dropkey.tasks.interaction.pair_head.candidates import Candidates, candidate_pairs, token_labels
+from dropkey.tasks.interaction.pair_head.candidates import Candidates, candidate_pairs, rows_of, token_labels
 from dropkey.tasks.interaction.qpic.heads import verb_head
 from dropkey.tasks.interaction.qpic.losses import verb_loss
 
@@ -72,14 +72,18 @@ class PairHeadNetwork(nn.Module):
         num_verbs: what can be done.
         subject: class of those who do something.
         others: classes of objects.
+        guesses: classes that each object is taken for, the likeliest ones; fewer if there are not as many.
 
     Source: the two stages of UPT, Zhang et al., CVPR 2022, on queries of D-FINE, with a smaller head and QPIC's loss.
     """
 
-    def __init__(self, detector: nn.Module, num_classes: int, num_verbs: int, subject: int, others: list[int]) -> None:
+    def __init__(
+        self, detector: nn.Module, num_classes: int, num_verbs: int, subject: int, others: list[int], guesses: int
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.subject = subject
+        self.guesses = min(guesses, len(others))
         config: Any = detector.config
         self.config = config
         self.detector = detector
@@ -99,8 +103,9 @@ class PairHeadNetwork(nn.Module):
         queries = self.config.num_queries  # those of denoising come first in training
         hidden, logits, boxes = (part[:, -queries:] for part in (out.last_hidden_state, out.logits, out.pred_boxes))
         boxes = boxes.detach().float().clamp(0, 1)
-        chosen = candidate_pairs(self._probabilities(logits.detach()), self.subject, self.is_object)
-        subjects, objects = ((_rows(hidden, rows), _rows(boxes, rows)) for rows in (chosen.subjects, chosen.objects))
+        chosen = candidate_pairs(self._probabilities(logits.detach()), self.subject, self.is_object, self.guesses)
+        both = (chosen.subjects, chosen.objects)
+        subjects, objects = ((rows_of(hidden, rows), rows_of(boxes, rows)) for rows in both)
         verb_logits = self.pair_head(subjects[0], objects[0], subjects[1], objects[1])
         found = _found(chosen, verb_logits, subjects[1], objects[1])
         if pairs is None:
@@ -115,14 +120,13 @@ class PairHeadNetwork(nn.Module):
         return logits.float().sigmoid()
 
 
-def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-
 @torch.no_grad()
 def _found(chosen: Candidates, verb_logits: Tensor, subject_boxes: Tensor, object_boxes: Tensor) -> FoundPairs:
-    scores = chosen.probabilities.unsqueeze(-1) * verb_logits.float().sigmoid()
+    """Return each pair once for every class that its object is taken for: a less likely one ranks lower."""
+    scores = chosen.probabilities.unsqueeze(-1) * verb_logits.float().sigmoid().unsqueeze(2)
+    labels = chosen.labels.flatten(1)
     queries = torch.stack([chosen.subjects, chosen.objects], dim=-1)
-    return FoundPairs(
-        scores, chosen.labels, torch.ones_like(chosen.labels, dtype=torch.bool), subject_boxes, object_boxes, queries
+    persons, things, queries = (
+        part.repeat_interleave(chosen.labels.shape[2], dim=1) for part in (subject_boxes, object_boxes, queries)
     )
+    return FoundPairs(scores.flatten(1, 2), labels, torch.ones_like(labels, dtype=torch.bool), persons, things, queries)
