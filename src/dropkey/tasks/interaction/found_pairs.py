@@ -10,7 +10,7 @@ __all__ = ["FoundPairs", "PairNetwork", "PairResult"]
 
 
 class FoundPairs(NamedTuple):
-    """Pairs that a model finds in a batch, N an image.
+    """Pairs that a model finds in a batch, N an image; one pair may be there once for each class its object may be.
 
     Args:
         scores: (B, N, verbs), in [0, 1].
