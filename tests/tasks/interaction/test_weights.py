@@ -28,9 +28,22 @@ def detr(tmp_path):
     return tmp_path / "detr", network
 
 
-def test_classes_are_taken_by_their_names(detr):
+def as_published(folder, network):
+    return folder
+
+
+def as_a_checkpoint(folder, network):
+    """Of a run: its networks are parts of what is trained."""
+    path = folder / "last.ckpt"
+    torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("written", [as_published, as_a_checkpoint])
+def test_classes_are_taken_by_their_names(detr, written):
     """In any order, with underscores or without; those that are not there start anew."""
-    folder, published = detr
+    published = detr[1]
+    folder = written(*detr)
     classes = ["baseball_bat", "zebra", "person", "unicorn"]
     torch.manual_seed(1)
     ours = build_detector("detr_mini", len(classes), (64, 64))
@@ -44,6 +57,37 @@ def test_classes_are_taken_by_their_names(detr):
     assert torch.equal(head[4], theirs[91])
     assert torch.equal(ours.bbox_predictor.layers[2].weight, published.bbox_predictor.layers[2].weight)
     assert notes == [f"{folder} does not know the classes unicorn: these start anew"]
+
+
+def test_a_file_without_classes_says_that_all_start_anew(detr):
+    folder, published = detr
+    kept = {name: value for name, value in published.state_dict().items() if "class_labels" not in name}
+    safetensors.torch.save_file(kept, folder / "model.safetensors")
+    ours = build_detector("detr_mini", 2, (64, 64))
+    assert start_from_detector(ours, folder, ["cat", "zebra"]) == [
+        f"{folder} does not know the classes cat, zebra: these start anew"
+    ]
+
+
+def by_transformers(folder, network):
+    """Of parameters that share their memory, one is kept."""
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("written", [as_a_checkpoint, by_transformers])
+@pytest.mark.parametrize("model", ["detr_mini", "d_fine_mini"])
+def test_every_weight_is_taken(tmp_path, model, written):
+    """That of classes too, in the same order here: all of COCO's."""
+    torch.manual_seed(0)
+    trained = build_detector(model, 80, (64, 64))
+    (tmp_path / "run").mkdir()
+    path = written(tmp_path / "run", trained)
+    torch.manual_seed(1)
+    ours = build_detector(model, 80, (64, 64))
+    assert start_from_detector(ours, path, list(COCO_CLASSES.values())) == []
+    for (name, one), other in zip(ours.named_parameters(), trained.parameters(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_weights_of_another_detector_are_refused(detr):

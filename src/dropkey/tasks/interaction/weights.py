@@ -1,12 +1,12 @@
 """``--weights``: a network for pairs that starts from a trained detector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from dropkey.data.hoi_names import COCO_CLASSES
-from dropkey.models.weights import check_fit, read_weights
+from dropkey.models.weights import check_fit, read_weights, without_prefixes
 from dropkey.runs.checkpoints import read_checkpoint
 from dropkey.runs.run_folder import RunFolder
 from dropkey.tasks.detection.network import family_of
@@ -30,18 +30,24 @@ def start_from_detector(detector: nn.Module, place: Path, classes: Sequence[str]
         RunError: no weights there, or weights of another model.
     """
     path = weights_file(place)
-    wanted, raw = detector.state_dict(), read_weights(path)
+    wanted = detector.state_dict()
+    raw = without_prefixes(read_weights(path), wanted)
     parts = family_of(detector).class_parameters
     of_classes = {key for key in wanted if any(part in key.split(".") for part in parts)}
     given = detector_weights(detector, path)
     kept = {key: value for key, value in given.items() if key not in of_classes}
     check_fit(path, kept, wanted, of_classes)
     rows = {key: raw[key] for key in of_classes if key in raw}
-    names = [name.replace("_", " ") for name in _names(place, rows)]
+    complete = _memory(wanted, rows) == _memory(wanted, of_classes)  # files hold one of those that share it
+    names = [name.replace("_", " ") for name in _names(place, rows)] if complete else []
     picked = {key: _picked(value, wanted[key], names, classes) for key, value in rows.items()}
     detector.load_state_dict({**wanted, **kept, **picked})
     fresh = [name for name in classes if name.replace("_", " ") not in names]
     return [f"{place} does not know the classes {', '.join(fresh[:5])}: these start anew"] if fresh else []
+
+
+def _memory(parameters: Mapping[str, Tensor], names: Iterable[str]) -> set[int]:
+    return {parameters[name].data_ptr() for name in names}
 
 
 def _picked(given: Tensor, wanted: Tensor, names: Sequence[str], classes: Sequence[str]) -> Tensor:
