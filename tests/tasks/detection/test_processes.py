@@ -39,7 +39,7 @@ def boxed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def options(boxed, tiny):
     words = ["--task", "detection", "--data", "coco", "--data-dir", str(boxed), "--model", str(tiny)]
-    words += ["--img-size", "64", "--batch-size", "2", "--epochs", "6", "--lr", "2e-3", "--workers", "0"]
+    words += ["--img-size", "64", "--batch-size", "2", "--epochs", "12", "--lr", "2e-3", "--workers", "0"]
     return [*words, "--flip", "0.5", "--threads", "1", "--save-seconds", "0.2"]
 
 
